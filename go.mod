@@ -1,0 +1,3 @@
+module github.com/afterlogin/afterlogin
+
+go 1.26.0
