@@ -1,0 +1,204 @@
+package afterlogin
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/afterlogin/afterlogin/internal/opaque"
+	"github.com/afterlogin/afterlogin/internal/seal"
+	"github.com/afterlogin/afterlogin/keyring"
+	"github.com/afterlogin/afterlogin/store"
+)
+
+// Config is what New needs. Store is required; the zero value of everything else works.
+type Config struct {
+	// Store keeps the records. The Authority does not close it.
+	Store store.Store
+	// Keys are the installation's keys. Nil makes fresh ones, and all tokens are worthless when the process ends.
+	Keys *keyring.Ring
+	// Policies replace or add to DefaultPolicies, by name.
+	Policies map[string]Policy
+	// CacheSize is how many sessions are kept in memory, at about 500 bytes each. Zero means 100,000; negative, none.
+	CacheSize int
+	// Observe is called with every event of this authority, after it is durable. It must be quick and must not call
+	// the Authority.
+	Observe func(Event)
+	// Logger receives what an operator should know, never a token. Nil discards it.
+	Logger *slog.Logger
+	// Now is the clock. Nil means time.Now.
+	Now func() time.Time
+}
+
+// An Authority issues, validates, rotates, revokes, lists and watches credentials. It is safe for concurrent use. Make
+// it with New and end it with Close.
+type Authority struct {
+	store    store.Store
+	keys     *keyring.Ring
+	codec    *opaque.Codec
+	policies map[string]Policy
+	cache    *cache
+	touches  *toucher
+	observe  func(Event)
+	log      *slog.Logger
+	now      func() time.Time
+
+	stopNotify func()
+	stopped    context.Context // ends with Close
+	stop       context.CancelFunc
+	running    sync.WaitGroup // the janitor and the toucher
+}
+
+// New returns an authority over the store. It starts two goroutines, which Close ends.
+func New(c Config) (*Authority, error) {
+	if c.Store == nil {
+		return nil, badRequest("Config.Store is nil; memstore.New() will do for a start")
+	}
+	policies := DefaultPolicies()
+	maps.Copy(policies, c.Policies)
+	for name, p := range policies {
+		if err := p.Check(name == PolicyAPIKey); err != nil {
+			return nil, badRequest("policy %s: %v", name, err)
+		}
+	}
+	a := &Authority{
+		store: c.Store, keys: c.Keys, policies: policies,
+		observe: c.Observe, log: c.Logger, now: c.Now,
+	}
+	if a.keys == nil {
+		a.keys = keyring.New()
+	}
+	if a.log == nil {
+		a.log = slog.New(slog.DiscardHandler)
+	}
+	if a.now == nil {
+		a.now = time.Now
+	}
+	if c.CacheSize == 0 {
+		c.CacheSize = 100_000
+	}
+	a.codec = opaque.NewCodec(a.keys)
+	a.cache = newCache(c.CacheSize)
+	a.stopNotify = a.store.Notify(a.cache.drop)
+	a.stopped, a.stop = context.WithCancel(context.Background())
+	a.touches = newToucher(a.store, a.log)
+	a.running.Go(func() { a.touches.run(a.stopped) })
+	horizon := a.now()
+	a.running.Go(func() { a.janitor(horizon) })
+	return a, nil
+}
+
+// Close writes what is still to be written of last uses, ends the authority's goroutines and returns when they have
+// ended. The store stays open. Calls that are under way must have returned.
+func (a *Authority) Close() error {
+	a.stop()
+	a.running.Wait()
+	a.stopNotify()
+	return nil
+}
+
+// Ping reports whether the store answers, by reading a record from it.
+func (a *Authority) Ping(ctx context.Context) error {
+	if _, err := a.store.Get(ctx, store.SubjectID(0, "afterlogin/ping")); err != nil {
+		return unavailable("read", err)
+	}
+	return nil
+}
+
+// put seals the payload into the record and makes it the successor of version expect.
+func (a *Authority) put(r *store.Record, expect uint64, payload []byte) store.Op {
+	r.Version = expect + 1
+	seal.Seal(a.keys, r, payload)
+	return store.Put(r, expect)
+}
+
+// next returns the record that replaces r, for put: the same columns, no mark.
+func next(r *store.Record) *store.Record {
+	c := *r
+	return &c
+}
+
+// errConflict is what apply returns when somebody else was first: look again.
+var errConflict = errors.New("conflict")
+
+// apply makes the operations durable. It returns errConflict if a version was not the expected one, and ErrUnavailable
+// for everything else. After an unknown outcome it reads again and asks happened, which looks for the caller's write in
+// the records of the given ids; nil means that doing it once more does no harm.
+func (a *Authority) apply(ctx context.Context, root store.ID, happened func(context.Context) (bool, error), ops ...store.Op) error {
+	for try := 0; ; try++ {
+		err := a.store.Apply(ctx, root, ops...)
+		switch {
+		case err == nil:
+			a.observed(ops)
+			return nil
+		case errors.Is(err, store.ErrConflict):
+			return errConflict
+		case !errors.Is(err, store.ErrUnknown):
+			return unavailable("write", err)
+		case happened != nil:
+			yes, herr := happened(ctx)
+			if herr != nil {
+				return unavailable("write, and the look whether it happened", errors.Join(err, herr))
+			}
+			if yes {
+				a.observed(ops)
+				return nil
+			}
+			return unavailable("write", err)
+		case try >= 2 || ctx.Err() != nil:
+			return unavailable("write", err)
+		}
+	}
+}
+
+// wrote tells after an unknown outcome whether the record's payload was last written by op.
+func (a *Authority) wrote(id store.ID, op opID) func(context.Context) (bool, error) {
+	return func(ctx context.Context) (bool, error) {
+		rs, err := a.store.Get(ctx, id)
+		if err != nil || rs[0] == nil {
+			return false, err
+		}
+		plain, err := seal.Open(a.keys, rs[0])
+		if err != nil {
+			return false, err
+		}
+		var have opID
+		if rs[0].Kind == kindSubject {
+			s, err := decodeSubject(plain)
+			if err != nil {
+				return false, err
+			}
+			have = s.op
+		} else {
+			s, err := decodeState(plain)
+			if err != nil {
+				return false, err
+			}
+			have = s.op
+		}
+		return have == op, nil
+	}
+}
+
+func newOp() (op opID) {
+	rand.Read(op[:])
+	return op
+}
+
+func newSecret() (s [opaque.SecretSize]byte) {
+	rand.Read(s[:])
+	return s
+}
+
+// attempts bounds the loops that read, change and put a record that others change too. Each round somebody gets on, so
+// that it takes as many callers at once to exhaust it.
+const attempts = 256
+
+func exhausted(doing string) error {
+	return unavailable(doing, fmt.Errorf("%d conflicts in a row", attempts))
+}

@@ -1,0 +1,161 @@
+package afterlogin
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/afterlogin/afterlogin/internal/opaque"
+	"github.com/afterlogin/afterlogin/store"
+)
+
+// cache holds sessions that were just found to be good. An entry may only ever say yes, and only to the current token;
+// whatever it cannot say yes to is decided on a read of the store. The store calls drop with every change, before that
+// change is answered, so that no entry outlives what it was made from.
+//
+// It is bounded, and evicts by the clock algorithm: what was used since the hand last came by stays.
+type cache struct {
+	shards [256]shard
+	limit  int // entries per shard; 0 turns the cache off
+
+	// subjects counts the changes of subjects, by a hash of their ids. An entry remembers the count it was made under:
+	// one sign-out everywhere drops any number of entries without finding them. A collision costs a read.
+	subjects [8192]atomic.Uint32
+}
+
+type shard struct {
+	mu      sync.RWMutex
+	entries map[store.ID]*entry
+	ring    []*entry // all entries, and nil where one was dropped; the clock's face
+	free    []int    // places in ring that are nil
+	hand    int
+	changes uint64 // how often drop was called: a fill that began before does not go in
+}
+
+type entry struct {
+	session  Session // as Validate returns it; never changed
+	verifier [opaque.VerifierSize]byte
+	policy   Policy
+	absolute int64 // 0: none
+	idle     int64 // milliseconds; 0: none
+	subject  uint32
+	changes  uint32 // of the subject
+
+	lastSeen atomic.Int64
+	seen     atomic.Bool // whether the toucher knows that the current generation is in use
+	used     atomic.Bool // since the hand came by
+	place    int         // in the ring
+}
+
+func newCache(size int) *cache {
+	c := &cache{limit: max(size, 0) / 256}
+	if size > 0 {
+		c.limit = max(c.limit, 1)
+	}
+	for i := range c.shards {
+		c.shards[i].entries = make(map[store.ID]*entry)
+	}
+	return c
+}
+
+func (c *cache) shard(id store.ID) *shard { return &c.shards[id.Hash()%256] }
+
+func (c *cache) subjectSlot(id store.ID) uint32 { return uint32(id.Hash() % uint64(len(c.subjects))) }
+
+// get returns the entry of the record, or nil.
+func (c *cache) get(id store.ID) *entry {
+	s := c.shard(id)
+	s.mu.RLock()
+	e := s.entries[id]
+	s.mu.RUnlock()
+	if e == nil || e.changes != c.subjects[e.subject].Load() {
+		return nil
+	}
+	if !e.used.Load() {
+		e.used.Store(true)
+	}
+	return e
+}
+
+// filling is taken before the store is read, and given to put with what was read.
+type filling struct {
+	shard    *shard
+	changes  uint64
+	subjects uint32
+	slot     uint32
+}
+
+func (c *cache) begin(id store.ID) filling {
+	s := c.shard(id)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return filling{shard: s, changes: s.changes}
+}
+
+// beginSubject is taken before the subject's record is read.
+func (c *cache) beginSubject(f *filling, subject store.ID) {
+	f.slot = c.subjectSlot(subject)
+	f.subjects = c.subjects[f.slot].Load()
+}
+
+// put adds the entry, unless a change came between the read and now.
+func (c *cache) put(f filling, e *entry) {
+	if c.limit == 0 {
+		return
+	}
+	e.subject, e.changes = f.slot, f.subjects
+	s := f.shard
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.changes != f.changes {
+		return
+	}
+	if old := s.entries[e.session.record]; old != nil {
+		e.place = old.place
+		s.ring[e.place] = e
+		s.entries[e.session.record] = e
+		return
+	}
+	switch {
+	case len(s.free) > 0:
+		e.place = s.free[len(s.free)-1]
+		s.free = s.free[:len(s.free)-1]
+		s.ring[e.place] = e
+	case len(s.ring) < c.limit:
+		e.place = len(s.ring)
+		s.ring = append(s.ring, e)
+	default:
+		e.place = s.evict()
+		s.ring[e.place] = e
+	}
+	s.entries[e.session.record] = e
+}
+
+// evict makes room on a full ring, where no place is free, and returns the place.
+func (s *shard) evict() int {
+	for {
+		s.hand = (s.hand + 1) % len(s.ring)
+		e := s.ring[s.hand]
+		if e.used.Swap(false) {
+			continue
+		}
+		delete(s.entries, e.session.record)
+		return s.hand
+	}
+}
+
+// drop forgets what was derived from the root, or from the subject.
+func (c *cache) drop(id store.ID) {
+	if id.IsSubject() {
+		c.subjects[c.subjectSlot(id)].Add(1)
+		return
+	}
+	s := c.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changes++
+	if e := s.entries[id]; e != nil {
+		delete(s.entries, id)
+		s.ring[e.place] = nil
+		s.free = append(s.free, e.place)
+	}
+}

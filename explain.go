@@ -1,0 +1,130 @@
+package afterlogin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/afterlogin/afterlogin/internal/opaque"
+)
+
+// An Explanation tells what the authority thinks of a token, check by check. It holds no secret.
+type Explanation struct {
+	Valid   bool      `json:"valid"`
+	Reason  Reason    `json:"reason,omitempty"`
+	Steps   []Step    `json:"steps"`
+	Session *Session  `json:"-"`
+	At      time.Time `json:"at"`
+}
+
+// A Step is one check, in the order in which Validate makes them.
+type Step struct {
+	Check string `json:"check"`
+	OK    bool   `json:"ok"`
+	Note  string `json:"note"` // in plain words
+}
+
+// Explain examines a token as Validate would, and says what it finds. It never writes: where Validate would end the
+// session for reuse, Explain only says so. It needs no expectations; it names the kind and goes on.
+func (a *Authority) Explain(ctx context.Context, t Token, from Client) (*Explanation, error) {
+	now := a.now()
+	ex := &Explanation{At: now}
+	tok, err := opaque.Parse(t.Reveal())
+	if !ex.step("form", err == nil, ReasonMalformed, map[bool]string{
+		true:  fmt.Sprintf("a token of kind %s, generation %d", Kind(tok.Kind), tok.Generation),
+		false: fmt.Sprintf("not a token: want al, a kind, _ and %d or %d characters in all, got %d", opaque.RootLength, opaque.ChildLength, len(t.Reveal())),
+	}) {
+		return ex, nil
+	}
+	trust := a.codec.Verify(&tok)
+	if !ex.step("mac", trust != opaque.Forged, ReasonForged, map[bool]string{
+		true:  fmt.Sprintf("made by this installation, key %d", tok.KeyID),
+		false: "not made by this installation, or altered on the way",
+	}) {
+		return ex, nil
+	}
+	x, err := a.look(ctx, &tok, trust, now)
+	if err != nil {
+		return nil, err
+	}
+	if !ex.step("record", x.rec != nil, ReasonUnknown, map[bool]string{
+		true:  "found",
+		false: "there is no such session (any more)",
+	}) {
+		return ex, nil
+	}
+	why, cause, at := x.standing()
+	if !ex.step("standing", why == "", why, map[bool]string{
+		true:  x.life(),
+		false: ended(why, cause, at),
+	}) {
+		ex.Session, err = a.Session(ctx, newSessionID(Kind(x.rec.Kind), x.rec.ID))
+		return ex, ignoreNone(err)
+	}
+	ex.Session = x.session()
+	v := a.judge(x, from.hash())
+	reason := map[verdict]Reason{forged: ReasonForged, replaced: ReasonSuperseded, reuse: ReasonReused, ahead: ReasonRolledBack}[v]
+	if !ex.step("generation", reason == "", reason, map[bool]string{true: x.verdictText(v), false: x.verdictText(v)}) {
+		return ex, nil
+	}
+	ex.Valid = true
+	return ex, nil
+}
+
+func (e *Explanation) step(check string, ok bool, why Reason, note map[bool]string) bool {
+	e.Steps = append(e.Steps, Step{Check: check, OK: ok, Note: note[ok]})
+	if !ok {
+		e.Reason = why
+	}
+	return ok
+}
+
+func ignoreNone(err error) error {
+	if errors.Is(err, ErrNoSession) {
+		return nil
+	}
+	return err
+}
+
+func (x *exam) life() string {
+	s := x.session()
+	if s.Absolute.IsZero() {
+		return "good, without an end"
+	}
+	text := "good until " + s.Absolute.Format(time.RFC3339)
+	if !s.Idle.IsZero() {
+		text += ", or " + s.Idle.Format(time.RFC3339) + " if it is not used"
+	}
+	return text
+}
+
+func ended(why, cause Reason, at time.Time) string {
+	if cause != "" {
+		why = cause
+	}
+	return fmt.Sprintf("over: %s at %s", why, at.Format(time.RFC3339))
+}
+
+// verdictText puts a verdict into words.
+func (x *exam) verdictText(v verdict) string {
+	gen, c := x.tok.Generation, x.state.generation
+	switch v {
+	case current:
+		return fmt.Sprintf("generation %d is the current one", gen)
+	case graced, handOut:
+		return fmt.Sprintf("generation %d was replaced by %d a moment ago and is still in its grace", gen, c)
+	case lostAnswer:
+		return fmt.Sprintf("generation %d was replaced by %d, which nobody has used: a lost answer, renewed where the answer can carry a token", gen, c)
+	case replaced:
+		return fmt.Sprintf("generation %d was replaced by a step-up a moment ago", gen)
+	case reuse:
+		if x.policy.KeepOnReuse {
+			return fmt.Sprintf("generation %d is out of date, %d is current: refused", gen, c)
+		}
+		return fmt.Sprintf("generation %d is out of date, %d is current: presenting it ends the session", gen, c)
+	case ahead:
+		return fmt.Sprintf("generation %d is newer than the store's %d: the store has lost changes", gen, c)
+	}
+	return fmt.Sprintf("the secret is not that of generation %d", gen)
+}

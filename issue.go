@@ -1,0 +1,292 @@
+package afterlogin
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"time"
+	"unicode/utf8"
+
+	"github.com/afterlogin/afterlogin/internal/opaque"
+	"github.com/afterlogin/afterlogin/store"
+)
+
+// IssueRequest says what to issue. Subject or Data is required; everything else has a default.
+type IssueRequest struct {
+	// Subject is who signed in: the application's own name for them, 1 to 512 bytes of UTF-8. Empty makes an anonymous
+	// session, which holds data and nothing else.
+	Subject string
+	Tenant  uint32
+	Kind    Kind   // default KindSession
+	Policy  string // default: browser, anonymous without a subject, api-key for keys
+	// Mark is what Begin returned before the credentials were checked. Without one, a sign-out everywhere during the
+	// check is not noticed, and the event says so.
+	Mark Mark
+	// From is the token that this client already holds, if any: of its anonymous session, or of an earlier sign-in. That
+	// session is superseded: its token is refused from now on and does not count as stolen. Its data moves to the new
+	// session if it was anonymous or of the same subject, even if it has been ended for reuse or has expired.
+	From   Token
+	Auth   Authentication
+	Client string // the OAuth client it is for
+	Name   string // a label for people, at most 128 bytes
+	Scopes []string
+	Device Client
+	// Lifetime shortens the policy's absolute lifetime. It cannot lengthen it.
+	Lifetime time.Duration
+	// NoExpiry asks for an API key without an end. The policy must allow it (Absolute 0).
+	NoExpiry bool
+	// Data are the first values of the session's data, JSON by key. They win over what moves in from From.
+	Data map[string]json.RawMessage
+}
+
+// Issue makes a session (or an API key) and returns its first token. It is for the moment after a sign-in; see Begin for
+// the moment before. When it returns nil the session is durable.
+//
+// Errors: ErrStaleSignIn, ErrBadRequest, *DataTooLargeError, ErrUnavailable.
+func (a *Authority) Issue(ctx context.Context, r IssueRequest) (Issued, error) {
+	if err := r.fill(); err != nil {
+		return Issued{}, err
+	}
+	p, ok := a.policies[r.Policy]
+	if !ok {
+		return Issued{}, badRequest("there is no policy %q", r.Policy)
+	}
+	if r.NoExpiry && (p.Absolute != 0 || r.Kind != KindAPIKey) {
+		return Issued{}, badRequest("policy %q does not allow what never expires", r.Policy)
+	}
+	if p.Absolute == 0 && !r.NoExpiry && r.Lifetime == 0 {
+		return Issued{}, badRequest("policy %q has no end: give a lifetime, or ask for no expiry by name", r.Policy)
+	}
+	var stamp epochs
+	if r.Subject != "" {
+		var err error
+		if stamp, err = a.admit(ctx, r.Tenant, r.Subject, r.Mark); err != nil {
+			return Issued{}, err
+		}
+	}
+	old, err := a.take(ctx, &r)
+	if err != nil {
+		return Issued{}, err
+	}
+	got, err := a.create(ctx, &r, p, stamp, old)
+	if err != nil {
+		return Issued{}, err
+	}
+	if err := a.supersede(ctx, old, got.Session); err != nil {
+		return Issued{}, err
+	}
+	return got, nil
+}
+
+// fill sets the defaults and checks the request.
+func (r *IssueRequest) fill() error {
+	if r.Kind == 0 {
+		r.Kind = KindSession
+	}
+	if r.Policy == "" {
+		switch {
+		case r.Kind == KindAPIKey:
+			r.Policy = PolicyAPIKey
+		case r.Subject == "":
+			r.Policy = PolicyAnonymous
+		default:
+			r.Policy = PolicyBrowser
+		}
+	}
+	if r.Kind != KindSession && r.Kind != KindAPIKey {
+		return badRequest("kind %q cannot be issued", string(rune(r.Kind)))
+	}
+	if r.Subject == "" && (r.Kind != KindSession || len(r.Data) == 0) {
+		return badRequest("subject is empty: only a session that holds data can be anonymous")
+	}
+	if r.Subject != "" {
+		if err := checkSubject(r.Subject); err != nil {
+			return err
+		}
+	}
+	switch {
+	case len(r.Client) > store.MaxText || !utf8.ValidString(r.Client):
+		return badRequest("client: over %d bytes, or not UTF-8", store.MaxText)
+	case len(r.Name) > 128 || !utf8.ValidString(r.Name):
+		return badRequest("name: over 128 bytes, or not UTF-8")
+	case r.Lifetime < 0:
+		return badRequest("lifetime: %v is negative", r.Lifetime)
+	case r.Lifetime > 0 && r.Lifetime < time.Second:
+		return badRequest("lifetime: %v is under a second", r.Lifetime)
+	case len(r.Scopes) > 100 || len(r.Auth.Methods) > 20:
+		return badRequest("over 100 scopes, or over 20 methods")
+	}
+	for _, s := range append(r.Scopes[:len(r.Scopes):len(r.Scopes)], r.Auth.Methods...) {
+		if s == "" || len(s) > 128 {
+			return badRequest("a scope or method is empty or over 128 bytes")
+		}
+	}
+	return nil
+}
+
+func checkSubject(s string) error {
+	if s == "" || len(s) > store.MaxText || !utf8.ValidString(s) {
+		return badRequest("subject: want 1 to %d bytes of UTF-8", store.MaxText)
+	}
+	return nil
+}
+
+// create writes the new session, its data and the event: one Apply.
+func (a *Authority) create(ctx context.Context, r *IssueRequest, p Policy, stamp epochs, old *donor) (Issued, error) {
+	now := a.now()
+	var absolute int64
+	if life := shorter(p.Absolute, r.Lifetime); life > 0 {
+		absolute = now.Add(life).UnixMilli()
+	}
+	var random [14]byte
+	rand.Read(random[:])
+	id := store.NewRootID(store.BucketOf(absolute), random, r.Tenant, r.Subject)
+	secret := newSecret()
+	st := &state{
+		generation: 1, verifier: opaque.Verifier(id, 1, &secret), renewed: now.UnixMilli(), stamp: stamp, op: newOp(),
+		policy: r.Policy, name: r.Name, authAt: millis(r.Auth.At), methods: r.Auth.Methods, scopes: r.Scopes,
+		device: r.Device.trimmed(),
+	}
+	if st.authAt == 0 && r.Subject != "" {
+		st.authAt = now.UnixMilli()
+	}
+	payload, err := st.encode()
+	if err != nil {
+		return Issued{}, err
+	}
+	rec := &store.Record{
+		ID: id, Kind: byte(r.Kind), Tenant: r.Tenant, Subject: r.Subject, Client: r.Client,
+		Created: now.UnixMilli(), Absolute: absolute, LastSeen: now.UnixMilli(),
+	}
+	x := exam{now: now, rec: rec, state: st, policy: p}
+	ops := []store.Op{a.put(rec, 0, payload)}
+	d, err := old.dataFor(r)
+	if err != nil {
+		return Issued{}, err
+	}
+	if len(d.values) > 0 {
+		payload, err := d.encode()
+		if err != nil {
+			return Issued{}, err
+		}
+		ops = append(ops, a.put(newDataRecord(rec), 0, payload))
+	}
+	ops = append(ops, store.Emit(x.event(createdEvent(r.Kind), "", createdDetail(r))))
+	if err := a.apply(ctx, id, a.wrote(id, st.op), ops...); err != nil {
+		if err == errConflict { // 112 random bits came twice
+			err = unavailable("write", errors.New("a random id is taken"))
+		}
+		return Issued{}, err
+	}
+	return Issued{Token: a.token(rec, 1, secret), Session: x.session()}, nil
+}
+
+func shorter(a, b time.Duration) time.Duration {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+func createdEvent(k Kind) string {
+	if k == KindAPIKey {
+		return EventKeyCreated
+	}
+	return EventCreated
+}
+
+func createdDetail(r *IssueRequest) string {
+	switch {
+	case r.Subject == "":
+		return "anonymous"
+	case r.Mark.id.IsZero() && r.Kind == KindSession:
+		return "policy " + r.Policy + "; without a mark from before the credential check"
+	}
+	return "policy " + r.Policy
+}
+
+// donor is the session that a client held before it signed in.
+type donor struct {
+	exam *exam
+	live bool // its token is still good: it is superseded
+	data *data
+}
+
+// take looks at the session that the request comes from. If that is live, nobody can write its data any more for a
+// while: what is copied is all there is. A token that is not ours, or whose session is unknown, is passed over: it may
+// be anything that somebody planted.
+func (a *Authority) take(ctx context.Context, r *IssueRequest) (*donor, error) {
+	if r.From.IsZero() {
+		return nil, nil
+	}
+	x, err := a.genuine(ctx, r.From)
+	if errors.Is(err, ErrInvalidToken) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if Kind(x.rec.Kind) != KindSession || x.rec.Tenant != r.Tenant || r.Kind != KindSession {
+		return nil, nil
+	}
+	old := &donor{exam: x}
+	why, cause, _ := x.standing()
+	switch a.judge(x, clientHash{}) {
+	case current, graced, handOut, lostAnswer:
+		old.live = why == ""
+	}
+	same := x.rec.Subject == r.Subject
+	switch {
+	case old.live && (x.rec.Subject == "" || same):
+		old.data, err = a.freeze(ctx, x.rec)
+	case !old.live && same && r.Subject != "" && why != ReasonSuperseded && cause != ReasonSignedOut:
+		old.data, _, err = a.readData(ctx, x.rec)
+	}
+	return old, err
+}
+
+// dataFor returns the values that the new session starts with.
+func (d *donor) dataFor(r *IssueRequest) (*data, error) {
+	out := &data{values: make(map[string]value)}
+	if d != nil && d.data != nil {
+		for k, v := range d.data.values {
+			out.values[k] = value{json: v.json, version: 1}
+		}
+	}
+	for k, v := range r.Data {
+		if err := out.set(k, v); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// supersede ends the session that the new one replaces, and empties its data: the last of the steps, so that a crash
+// before it leaves the old session with its data thawing, and the new one without a holder.
+func (a *Authority) supersede(ctx context.Context, old *donor, by *Session) error {
+	if old == nil || !old.live {
+		return nil
+	}
+	x := old.exam
+	ops := []store.Op{
+		store.Mark(x.rec.ID, a.now().UnixMilli(), string(ReasonSuperseded)),
+		store.Emit(x.event(EventSuperseded, ReasonSuperseded, "by "+string(by.ID))),
+	}
+	if old.data != nil {
+		empty := &data{frozen: old.data.frozen}
+		payload, err := empty.encode()
+		if err != nil {
+			return err
+		}
+		ops = append(ops, a.put(newDataRecord(x.rec), old.data.version, payload))
+	}
+	err := a.apply(ctx, x.rec.ID, nil, ops...)
+	if err == errConflict { // another sign-in from the same session has the data in hand: it empties it
+		err = a.apply(ctx, x.rec.ID, nil, ops[:2]...)
+	}
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,251 @@
+package keyring
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// maxFile is the greatest size of a key file, in bytes: 4 purposes with 255 keys of about 250 bytes.
+const maxFile = 512 << 10
+
+// fileLayout is the layout of the key file that this package reads and writes.
+const fileLayout = 1
+
+// file is the key file. Only the secrets are sealed; their names and states are covered by the seal.
+type file struct {
+	Layout       int       `json:"layout"`
+	Installation string    `json:"installation"` // 16 bytes, hexadecimal
+	Keys         []fileKey `json:"keys"`
+}
+
+type fileKey struct {
+	Purpose Purpose   `json:"purpose"`
+	ID      uint8     `json:"id"`
+	State   State     `json:"state"`
+	Created time.Time `json:"created"`
+	Sealed  []byte    `json:"sealed"` // AES-256-GCM under the master key: nonce 12, ciphertext 32, tag 16
+}
+
+// ErrWrongMaster is returned by Open when the master key does not open the file, or the file was changed.
+var ErrWrongMaster = errors.New("keyring: the master key does not open the key file")
+
+// Open reads the ring from the file, or makes the file with fresh keys if there is none. The file is readable by its
+// owner only (0600); its secrets are sealed with the master key, 32 bytes. It returns ErrWrongMaster if they cannot be
+// opened. One process at a time may change a ring's file.
+func Open(path string, master []byte) (*Ring, error) {
+	if len(master) != KeySize {
+		return nil, fmt.Errorf("keyring: master key of %d bytes, want %d", len(master), KeySize)
+	}
+	b, err := readLimited(path, maxFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		r := New()
+		r.path = path
+		r.master = (*[KeySize]byte)(bytes.Clone(master))
+		return r, r.write()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("keyring: %w", err)
+	}
+	r, err := parse(b, master)
+	if err != nil {
+		return nil, fmt.Errorf("%w (%s)", err, path)
+	}
+	r.path = path
+	return r, nil
+}
+
+func parse(b, master []byte) (*Ring, error) {
+	var f file
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&f); err != nil {
+		return nil, fmt.Errorf("keyring: bad key file: %w", err)
+	}
+	if f.Layout != fileLayout {
+		return nil, fmt.Errorf("keyring: key file of layout %d, this version reads %d", f.Layout, fileLayout)
+	}
+	r := &Ring{keys: make(map[Purpose][]Key)}
+	r.master = (*[KeySize]byte)(bytes.Clone(master))
+	if n, err := hex.Decode(r.installation[:], []byte(f.Installation)[:min(len(f.Installation), 32)]); err != nil || n != 16 || len(f.Installation) != 32 {
+		return nil, errors.New("keyring: bad key file: installation is not 16 bytes in hexadecimal")
+	}
+	for _, k := range f.Keys {
+		if !slices.Contains(purposes, k.Purpose) || k.State.rank() < 0 || k.ID == 0 {
+			return nil, fmt.Errorf("keyring: bad key file: %s key %d has an unknown purpose, state or id", k.Purpose, k.ID)
+		}
+		secret, err := r.open(k)
+		if err != nil {
+			return nil, err
+		}
+		r.keys[k.Purpose] = append(r.keys[k.Purpose], Key{ID: k.ID, State: k.State, Created: k.Created, secret: secret})
+	}
+	for _, p := range purposes {
+		if err := checkKeys(p, r.keys[p]); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+func checkKeys(p Purpose, keys []Key) error {
+	active := 0
+	for i, k := range keys {
+		if k.State == Active {
+			active++
+		}
+		if i > 0 && keys[i-1].ID >= k.ID {
+			return fmt.Errorf("keyring: bad key file: the ids of the %s keys do not rise", p)
+		}
+	}
+	if active != 1 {
+		return fmt.Errorf("keyring: bad key file: %d active %s keys, want 1", active, p)
+	}
+	return nil
+}
+
+// write makes the file anew beside the old one and moves it into place, so that a crash leaves the one or the other.
+func (r *Ring) write() error {
+	f := file{Layout: fileLayout, Installation: hex.EncodeToString(r.installation[:])}
+	for _, p := range purposes {
+		for _, k := range r.keys[p] {
+			fk := fileKey{Purpose: p, ID: k.ID, State: k.State, Created: k.Created}
+			fk.Sealed = r.seal(fk, k.secret)
+			f.Keys = append(f.Keys, fk)
+		}
+	}
+	b, err := json.MarshalIndent(f, "", "\t")
+	if err != nil {
+		return fmt.Errorf("keyring: %w", err)
+	}
+	return writeFile(r.path, append(b, '\n'))
+}
+
+func writeFile(path string, b []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".keys-*") // mode 0600
+	if err != nil {
+		return fmt.Errorf("keyring: %w", err)
+	}
+	defer os.Remove(tmp.Name()) // fails once the file is in place
+	_, err = tmp.Write(b)
+	err = errors.Join(err, tmp.Sync(), tmp.Close())
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return fmt.Errorf("keyring: write %s: %w", path, err)
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func (r *Ring) aead() cipher.AEAD {
+	block, err := aes.NewCipher(r.master[:])
+	if err != nil {
+		panic(err) // the size is right
+	}
+	a, err := cipher.NewGCM(block)
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+// aad is what the seal of a key covers besides its secret.
+func (r *Ring) aad(k fileKey) []byte {
+	b := append([]byte("afterlogin/keyring/1\x00"), r.installation[:]...)
+	b = append(b, k.Purpose...)
+	b = append(b, 0, k.ID)
+	b = append(b, k.State...)
+	return binary.BigEndian.AppendUint64(append(b, 0), uint64(k.Created.Unix()))
+}
+
+func (r *Ring) seal(k fileKey, secret *[KeySize]byte) []byte {
+	nonce := make([]byte, 12, 12+KeySize+16)
+	rand.Read(nonce)
+	return r.aead().Seal(nonce, nonce, secret[:], r.aad(k))
+}
+
+func (r *Ring) open(k fileKey) (*[KeySize]byte, error) {
+	if len(k.Sealed) != 12+KeySize+16 {
+		return nil, fmt.Errorf("keyring: bad key file: sealed %s key %d of %d bytes", k.Purpose, k.ID, len(k.Sealed))
+	}
+	b, err := r.aead().Open(nil, k.Sealed[:12], k.Sealed[12:], r.aad(k))
+	if err != nil {
+		return nil, ErrWrongMaster
+	}
+	return (*[KeySize]byte)(b), nil
+}
+
+// Master reads a master key from a file that holds 32 bytes in base64, or makes the file, readable by its owner only,
+// with a fresh key if there is none. It refuses a file that others can read.
+func Master(path string) ([]byte, error) {
+	b, err := readLimited(path, 1<<10)
+	if errors.Is(err, fs.ErrNotExist) {
+		key := make([]byte, KeySize)
+		rand.Read(key)
+		return key, writeFile(path, []byte(base64.StdEncoding.EncodeToString(key)+"\n"))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("keyring: master key: %w", err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("keyring: master key: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("keyring: master key %s can be read by others (mode %04o): chmod 600 %s", path, info.Mode().Perm(), path)
+	}
+	key, err := ParseMaster(string(b))
+	if err != nil {
+		return nil, fmt.Errorf("%w (%s)", err, path)
+	}
+	return key, nil
+}
+
+// ParseMaster decodes a master key, 32 bytes in base64, as it stands in a file or an environment variable. The error
+// does not repeat the text.
+func ParseMaster(text string) ([]byte, error) {
+	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(text))
+	if err != nil || len(key) != KeySize {
+		return nil, fmt.Errorf("keyring: a master key is %d random bytes in base64; make one with: head -c %d /dev/urandom | base64", KeySize, KeySize)
+	}
+	return key, nil
+}
+
+func readLimited(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("%s is over %d bytes", path, limit)
+	}
+	return b, err
+}

@@ -1,0 +1,194 @@
+// Package keyring holds the secret keys of an installation: for the MAC of tokens, for deriving successors, for sealing
+// records and for CSRF tokens. Keys live apart from records, sealed by a master key that is kept outside the store, so
+// that whoever reads or writes the store can neither open a payload nor make a token.
+//
+// Start with [New] for keys that die with the process, or [Open] for a key file. The ring does not know what a session
+// is, and does not talk to a store.
+package keyring
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// KeySize is the size of every secret key and of the master key, in bytes.
+const KeySize = 32
+
+// A Purpose is what a key is for. No key serves two.
+type Purpose string
+
+// The purposes.
+const (
+	MAC      Purpose = "mac"      // the MAC at the end of every opaque token
+	Rotation Purpose = "rotation" // deriving the successor of a rotated token
+	Sealing  Purpose = "sealing"  // encrypting payloads and cursors
+	CSRF     Purpose = "csrf"     // CSRF tokens of sessions
+)
+
+var purposes = []Purpose{MAC, Rotation, Sealing, CSRF}
+
+// A State is what a key may still do.
+type State string
+
+// The states. A key moves down this list, never up.
+const (
+	Active     State = "active"     // makes and checks; one per purpose
+	Accepted   State = "accepted"   // checks only, until nothing made with it is left
+	Distrusted State = "distrusted" // MAC only: it may have leaked. The stored verifier alone decides about a token
+	Dead       State = "dead"       // does nothing; kept so that its id is not used again
+)
+
+func (s State) rank() int { return slices.Index([]State{Active, Accepted, Distrusted, Dead}, s) }
+
+// A Key is one secret key. Its secret does not print.
+type Key struct {
+	ID      uint8
+	State   State
+	Created time.Time
+	secret  *[KeySize]byte // behind a pointer, so that printing a Key prints an address
+}
+
+// Secret returns the 32 secret bytes. The caller must not change, print or store them.
+func (k Key) Secret() []byte { return k.secret[:] }
+
+// String names the key without its secret.
+func (k Key) String() string { return fmt.Sprintf("key %d (%s)", k.ID, k.State) }
+
+// GoString is String, so that %#v does not print the secret either.
+func (k Key) GoString() string { return k.String() }
+
+// A Ring is the set of keys of one installation. It is safe for concurrent use.
+type Ring struct {
+	installation [16]byte
+	path         string         // where the ring is kept; empty for a ring in memory
+	master       *[KeySize]byte // seals the file; nil in memory; a pointer, so that printing a Ring does not print it
+
+	// mu guards keys, generation and the file. It is never held across a call out of the package.
+	mu         sync.RWMutex
+	keys       map[Purpose][]Key // in order of id; exactly one Active each
+	generation uint64
+}
+
+// New returns a ring with fresh keys and a fresh installation id, in memory. Tokens made with it are worthless after the
+// process has ended.
+func New() *Ring {
+	r := &Ring{keys: make(map[Purpose][]Key)}
+	rand.Read(r.installation[:])
+	for _, p := range purposes {
+		r.keys[p] = []Key{newKey(1)}
+	}
+	return r
+}
+
+func newKey(id uint8) Key {
+	k := Key{ID: id, State: Active, Created: time.Now().UTC().Truncate(time.Second), secret: new([KeySize]byte)}
+	rand.Read(k.secret[:])
+	return k
+}
+
+// Installation returns the id of the installation, 16 random bytes that every MAC covers and no token carries. It is no
+// secret.
+func (r *Ring) Installation() [16]byte { return r.installation }
+
+// Generation returns a number that changes with every change of the ring, for callers that cache keys.
+func (r *Ring) Generation() uint64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.generation
+}
+
+// Active returns the key that makes new things for the purpose.
+func (r *Ring) Active(p Purpose) Key {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, k := range r.keys[p] {
+		if k.State == Active {
+			return k
+		}
+	}
+	panic("keyring: no active key for " + string(p)) // New and parse see to it that there is one
+}
+
+// Key returns the key with the id, whatever its state, and false if there never was one or if it is dead.
+func (r *Ring) Key(p Purpose, id uint8) (Key, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, k := range r.keys[p] {
+		if k.ID == id {
+			return k, k.State != Dead
+		}
+	}
+	return Key{}, false
+}
+
+// Keys returns all keys of the purpose in order of their ids, the dead ones too.
+func (r *Ring) Keys(p Purpose) []Key {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.Clone(r.keys[p])
+}
+
+// ErrTooManyKeys is returned by Rotate when all 255 ids of a purpose are used.
+var ErrTooManyKeys = errors.New("keyring: all 255 key ids are used")
+
+// Rotate makes a new active key for the purpose; the one that was active is accepted from now on. The ring's file is
+// durable before Rotate returns.
+func (r *Ring) Rotate(p Purpose) (Key, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.keys[p]
+	if len(old) == 0 {
+		return Key{}, fmt.Errorf("keyring: unknown purpose %q", p)
+	}
+	last := old[len(old)-1].ID
+	if last == 255 {
+		return Key{}, ErrTooManyKeys
+	}
+	keys := slices.Clone(old)
+	for i := range keys {
+		if keys[i].State == Active {
+			keys[i].State = Accepted
+		}
+	}
+	k := newKey(last + 1)
+	return k, r.replace(p, append(keys, k))
+}
+
+// SetState moves a key down to another state: accepted, distrusted (MAC keys only) or dead. The active key of a purpose
+// cannot be moved; rotate first.
+func (r *Ring) SetState(p Purpose, id uint8, s State) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	keys := slices.Clone(r.keys[p])
+	i := slices.IndexFunc(keys, func(k Key) bool { return k.ID == id })
+	switch {
+	case i < 0:
+		return fmt.Errorf("keyring: no %s key %d", p, id)
+	case keys[i].State == Active:
+		return fmt.Errorf("keyring: %s key %d is active; rotate before you retire it", p, id)
+	case s.rank() < keys[i].State.rank() || s == Active:
+		return fmt.Errorf("keyring: %s key %d is %s and cannot become %s", p, id, keys[i].State, s)
+	case s == Distrusted && p != MAC:
+		return fmt.Errorf("keyring: only a mac key can be distrusted, not a %s key", p)
+	}
+	keys[i].State = s
+	return r.replace(p, keys)
+}
+
+// replace puts the keys in place once they are durable. The caller holds mu.
+func (r *Ring) replace(p Purpose, keys []Key) error {
+	old := r.keys[p]
+	r.keys[p] = keys
+	if r.path != "" {
+		if err := r.write(); err != nil {
+			r.keys[p] = old
+			return err
+		}
+	}
+	r.generation++
+	return nil
+}

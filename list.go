@@ -1,0 +1,174 @@
+package afterlogin
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"iter"
+
+	"github.com/afterlogin/afterlogin/internal/seal"
+	"github.com/afterlogin/afterlogin/keyring"
+	"github.com/afterlogin/afterlogin/store"
+)
+
+// A Query names the sessions and API keys to list.
+type Query struct {
+	Tenant  uint32
+	Subject string // empty: of everybody, the anonymous too
+	Kind    Kind   // zero: of every kind
+	// Ended includes sessions that are over but not cleaned up yet, with when and why.
+	Ended bool
+	// After is the cursor of a Page: only what comes behind it.
+	After string
+	// Limit is the most sessions in a Page, 1 to 1000; zero means 50. Sessions ignores it.
+	Limit int
+}
+
+// ErrBadCursor is returned for a cursor that this installation did not make for this query.
+var ErrBadCursor = errors.New("not a cursor of this list")
+
+// Sessions yields the sessions that the query names, in a stable order (by the hour they end in), however many there
+// are. It yields an error, ErrUnavailable or ErrBadCursor, as the last thing, if at all.
+func (a *Authority) Sessions(ctx context.Context, q Query) iter.Seq2[*Session, error] {
+	return func(yield func(*Session, error) bool) {
+		after, err := a.parseCursor(q)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		subjects := make(map[string]*subjectState) // of this listing only, and bounded
+		for r, err := range a.store.List(ctx, store.Query{Tenant: q.Tenant, Subject: q.Subject, After: after}) {
+			if err != nil {
+				yield(nil, unavailable("list", err))
+				return
+			}
+			if q.Kind != 0 && Kind(r.Kind) != q.Kind {
+				continue
+			}
+			s, err := a.listed(ctx, r, subjects)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if (q.Ended || s.Ended.IsZero()) && !yield(s, nil) {
+				return
+			}
+		}
+	}
+}
+
+// listed turns a record into a session with its standing.
+func (a *Authority) listed(ctx context.Context, r *store.Record, subjects map[string]*subjectState) (*Session, error) {
+	x := &exam{now: a.now(), rec: r}
+	plain, err := seal.Open(a.keys, r)
+	if err == nil {
+		x.state, err = decodeState(plain)
+	}
+	if err != nil {
+		return nil, unavailable("open", err)
+	}
+	x.policy = a.policy(x.state.policy)
+	overlay(r, a.touches.peek(r.ID))
+	if r.Subject != "" {
+		st, ok := subjects[r.Subject]
+		if !ok {
+			if st, _, err = a.subject(ctx, store.SubjectID(r.Tenant, r.Subject)); err != nil {
+				return nil, err
+			}
+			if len(subjects) >= 1000 {
+				clear(subjects)
+			}
+			subjects[r.Subject] = st
+		}
+		x.subject = st
+	}
+	s := x.session()
+	why, cause, at := x.standing()
+	if s.Why = why; why == ReasonRevoked {
+		s.Why = cause
+	}
+	s.Ended = at
+	return s, nil
+}
+
+// A Page is a part of a list. Next is the cursor of the rest, empty at the end.
+type Page struct {
+	Sessions []*Session
+	Next     string
+}
+
+// Page returns up to Limit sessions of the query.
+func (a *Authority) Page(ctx context.Context, q Query) (Page, error) {
+	switch {
+	case q.Limit == 0:
+		q.Limit = 50
+	case q.Limit < 0 || q.Limit > 1000:
+		return Page{}, badRequest("limit: %d is not between 1 and 1000", q.Limit)
+	}
+	var p Page
+	for s, err := range a.Sessions(ctx, q) {
+		if err != nil {
+			return Page{}, err
+		}
+		if len(p.Sessions) == q.Limit {
+			p.Next = a.cursor(q, p.Sessions[q.Limit-1].record)
+			break
+		}
+		p.Sessions = append(p.Sessions, s)
+	}
+	return p, nil
+}
+
+// Session returns the session or API key with the id, ended or not. It fails with ErrNoSession if there is none.
+func (a *Authority) Session(ctx context.Context, id SessionID) (*Session, error) {
+	rid, err := id.parse()
+	if err != nil {
+		return nil, err
+	}
+	rs, err := a.store.Get(ctx, rid)
+	if err != nil {
+		return nil, unavailable("read", err)
+	}
+	if rs[0] == nil {
+		return nil, ErrNoSession
+	}
+	return a.listed(ctx, rs[0], make(map[string]*subjectState, 1))
+}
+
+// cursor names a place in the list of the query: the id of the last session shown, and a MAC over it and the query, so
+// that a cursor made by hand, or for another subject, is refused.
+func (a *Authority) cursor(q Query, last store.ID) string {
+	key := a.keys.Active(keyring.Sealing)
+	b := last.Append([]byte{key.ID})
+	return base64.RawURLEncoding.EncodeToString(append(b, cursorMAC(key, q, b)...))
+}
+
+func (a *Authority) parseCursor(q Query) (store.ID, error) {
+	if q.After == "" {
+		return store.ID{}, nil
+	}
+	b, err := base64.RawURLEncoding.DecodeString(q.After)
+	if len(q.After) > 64 || err != nil || len(b) != 1+17+16 {
+		return store.ID{}, ErrBadCursor
+	}
+	key, ok := a.keys.Key(keyring.Sealing, b[0])
+	if !ok || !hmac.Equal(cursorMAC(key, q, b[:18]), b[18:]) {
+		return store.ID{}, ErrBadCursor
+	}
+	id, err := store.ParseID(b[1:18])
+	if err != nil {
+		return store.ID{}, ErrBadCursor
+	}
+	return id, nil
+}
+
+func cursorMAC(key keyring.Key, q Query, place []byte) []byte {
+	h := hmac.New(sha256.New, key.Secret())
+	b := append([]byte("afterlogin/cursor/1\x00"), place...)
+	b = binary.BigEndian.AppendUint32(b, q.Tenant)
+	h.Write(append(b, q.Subject...))
+	return h.Sum(nil)[:16]
+}

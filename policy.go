@@ -1,0 +1,104 @@
+package afterlogin
+
+import (
+	"fmt"
+	"maps"
+	"time"
+)
+
+// A Policy says how long a credential lives and how its token is renewed.
+type Policy struct {
+	// Idle ends a session that long after its last use. Zero, no idle limit, is for API keys only.
+	Idle time.Duration
+	// Absolute ends it that long after its creation, however it is used. Zero, no end, is for API keys only, and then
+	// Issue must ask for it by name.
+	Absolute time.Duration
+	// Renewal is after how much time the token is replaced, in the answer to the next request. Zero: only by hand.
+	Renewal time.Duration
+	// Grace is for how long a replaced token is still good, for requests that were under way and tabs that come late.
+	Grace time.Duration
+	// KeepOnReuse refuses an out-of-date token without ending its session. For API keys, where a forgotten copy is an
+	// accident and the end of the key an outage.
+	KeepOnReuse bool
+}
+
+// The names of the built-in policies.
+const (
+	PolicyBrowser   = "browser"
+	PolicyRemember  = "remember"
+	PolicyConsole   = "console"
+	PolicyAnonymous = "anonymous"
+	PolicyAPIKey    = "api-key"
+)
+
+// DefaultPolicies returns the built-in policies by name. The numbers are those of OWASP ASVS 5.0 V7 and NIST SP 800-63B-4
+// at AAL2, or stricter; docs/policies.md gives the reasons.
+func DefaultPolicies() map[string]Policy {
+	return maps.Clone(defaultPolicies)
+}
+
+const day = 24 * time.Hour
+
+var defaultPolicies = map[string]Policy{
+	PolicyBrowser:   {Idle: time.Hour, Absolute: day, Renewal: 15 * time.Minute, Grace: 30 * time.Second},
+	PolicyRemember:  {Idle: 14 * day, Absolute: 30 * day, Renewal: 15 * time.Minute, Grace: 30 * time.Second},
+	PolicyConsole:   {Idle: 15 * time.Minute, Absolute: 8 * time.Hour, Renewal: 5 * time.Minute, Grace: 30 * time.Second},
+	PolicyAnonymous: {Idle: day, Absolute: 7 * day, Renewal: 15 * time.Minute, Grace: 30 * time.Second},
+	PolicyAPIKey:    {Absolute: 365 * day, KeepOnReuse: true},
+}
+
+// Times that are the same for every policy.
+const (
+	// seenGrace is how much longer a replaced token is good once its successor has been used: for requests that left
+	// the browser before the answer with the new cookie arrived.
+	seenGrace = 5 * time.Second
+	// stepUpGrace is for how long a token replaced by a step-up is called superseded rather than reused. It is refused
+	// all the while; this only spares the session of a person whose other tabs were loading.
+	stepUpGrace = 60 * time.Second
+	// freeze is for how long a sign-in keeps others from writing the data that it moves.
+	freeze = 30 * time.Second
+	// maxReplaced is how often in a row a lost answer is forgiven.
+	maxReplaced = 2
+	// ringSize is how many rotations a record remembers.
+	ringSize = 4
+)
+
+// touchInterval is how far the time of last use may fall behind before it is written: the idle limit may strike that
+// much too early, never too late.
+func (p Policy) touchInterval() time.Duration {
+	return min(max(p.Idle/20, time.Second), time.Minute)
+}
+
+// Check reports what is wrong with the policy, if anything. forKeys allows what only API keys may have.
+func (p Policy) Check(forKeys bool) error {
+	switch {
+	case p.Absolute < 0 || p.Idle < 0 || p.Renewal < 0 || p.Grace < 0:
+		return fmt.Errorf("a duration is negative")
+	case !forKeys && p.Absolute == 0:
+		return fmt.Errorf("absolute is not set: a session must end some day")
+	case !forKeys && p.Idle == 0:
+		return fmt.Errorf("idle is not set: a session that nobody uses must end")
+	case p.Absolute > 0 && p.Absolute < time.Second:
+		return fmt.Errorf("absolute: %v is under a second", p.Absolute)
+	case p.Idle > 0 && p.Idle < 2*time.Second:
+		return fmt.Errorf("idle: %v is under two seconds", p.Idle)
+	case p.Absolute > 0 && p.Idle > p.Absolute:
+		return fmt.Errorf("idle: %v is longer than absolute, %v", p.Idle, p.Absolute)
+	case p.Absolute > 400*day && !forKeys:
+		return fmt.Errorf("absolute: %v is over 400 days, the longest that browsers keep a cookie", p.Absolute)
+	case p.Grace > time.Minute:
+		return fmt.Errorf("grace: %v is over a minute", p.Grace)
+	case p.Renewal > 0 && p.Renewal < p.Grace:
+		return fmt.Errorf("renewal: %v is shorter than grace, %v", p.Renewal, p.Grace)
+	}
+	return nil
+}
+
+// policy returns the policy of that name, or, if the configuration no longer has it, the one for browsers: the
+// strictest that an ordinary session was ever promised.
+func (a *Authority) policy(name string) Policy {
+	if p, ok := a.policies[name]; ok {
+		return p
+	}
+	return a.policies[PolicyBrowser]
+}

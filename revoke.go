@@ -1,0 +1,176 @@
+package afterlogin
+
+import (
+	"context"
+	"errors"
+
+	"github.com/afterlogin/afterlogin/store"
+)
+
+// A Scope says how much of a subject's ends.
+type Scope uint8
+
+// The scopes of RevokeSubject.
+const (
+	// Sessions ends every session of the subject, and what hangs below them. API keys stay.
+	Sessions Scope = iota
+	// Everything ends the API keys, too.
+	Everything
+)
+
+// RevokeSubject signs the subject out everywhere: one write, however many sessions there are. Sign-ins that are under
+// way fail (see Begin). It is durable when it returns nil. A subject that never signed in is signed out, too, so that a
+// sign-in under way does not slip through.
+func (a *Authority) RevokeSubject(ctx context.Context, tenant uint32, subject string, scope Scope) error {
+	return a.bump(ctx, tenant, subject, scope, store.ID{})
+}
+
+// RevokeOthers ends every session of the subject but this one: one write. API keys stay. It fails with ErrNoSession if
+// the session is not there, and with a Refusal if it is over, since then there is nothing to spare.
+func (a *Authority) RevokeOthers(ctx context.Context, id SessionID) error {
+	rid, err := id.parse()
+	if err != nil {
+		return err
+	}
+	x, err := a.examine(ctx, rid)
+	if err != nil {
+		return err
+	}
+	if x.rec.Subject == "" {
+		return badRequest("session %s is anonymous: it has no others", id)
+	}
+	return a.bump(ctx, x.rec.Tenant, x.rec.Subject, Sessions, rid)
+}
+
+func (a *Authority) bump(ctx context.Context, tenant uint32, subject string, scope Scope, except store.ID) error {
+	if err := checkSubject(subject); err != nil {
+		return err
+	}
+	sid := store.SubjectID(tenant, subject)
+	for range attempts {
+		_, rec, err := a.subject(ctx, sid)
+		if err != nil {
+			return err
+		}
+		var spared *exam
+		if !except.IsZero() { // looked at after the subject was read: who was signed out meanwhile is not spared
+			if spared, err = a.examine(ctx, except); err != nil {
+				return err
+			}
+		}
+		now := a.now()
+		e := store.Event{At: now.UnixMilli(), Type: EventSubject, ID: sid, Tenant: tenant, Subject: subject, Reason: string(ReasonSignedOutAll)}
+		switch {
+		case scope == Everything:
+			e.Detail = "all sessions and API keys"
+		case spared != nil:
+			e.Detail = "all sessions but " + string(newSessionID(KindSession, except))
+		default:
+			e.Detail = "all sessions"
+		}
+		err = a.putSubject(ctx, tenant, subject, rec, func(st *subjectState) {
+			ms := now.UnixMilli()
+			st.epochs.sessions = renewEpoch(st.epochs.sessions, ms)
+			if scope == Everything {
+				st.epochs.everything = renewEpoch(st.epochs.everything, ms)
+			}
+			st.bumps++
+			st.except, st.stamp = store.ID{}, epochs{}
+			if spared != nil {
+				st.except, st.stamp = except, spared.state.stamp
+			}
+		}, e)
+		if err != errConflict {
+			return err
+		}
+	}
+	return exhausted("sign out")
+}
+
+// examine reads a credential by its id and fails unless it is good as such.
+func (a *Authority) examine(ctx context.Context, id store.ID) (*exam, error) {
+	x := &exam{now: a.now(), fill: a.cache.begin(id)}
+	uses := a.touches.peek(id)
+	rs, err := a.store.Get(ctx, id)
+	if err != nil {
+		return nil, unavailable("read", err)
+	}
+	if rs[0] == nil {
+		return nil, ErrNoSession
+	}
+	if err := a.open(ctx, x, rs[0], uses); err != nil {
+		return nil, err
+	}
+	if why, cause, at := x.standing(); why != "" {
+		return nil, x.refusal(why, cause, at)
+	}
+	return x, nil
+}
+
+// Revoke ends the session or API key, and everything below it. It is durable when it returns nil; a second call does no
+// harm and is durable, too. why is shown where the session is listed; ReasonSignedOut and ReasonAdministrator are usual.
+// It fails with ErrNoSession if there is none.
+func (a *Authority) Revoke(ctx context.Context, id SessionID, why Reason) error {
+	rid, err := id.parse()
+	if err != nil {
+		return err
+	}
+	if why == "" || len(why) > store.MaxReason {
+		return badRequest("a reason of 1 to %d bytes is needed", store.MaxReason)
+	}
+	rs, err := a.store.Get(ctx, rid)
+	if err != nil {
+		return unavailable("read", err)
+	}
+	if rs[0] == nil {
+		return ErrNoSession
+	}
+	return a.revoke(ctx, rs[0], why)
+}
+
+func (a *Authority) revoke(ctx context.Context, r *store.Record, why Reason) error {
+	now := a.now().UnixMilli()
+	ops := []store.Op{store.Mark(r.ID, now, string(why))}
+	if r.Marked == 0 { // otherwise the event is out already; the write still waits until the mark is durable
+		typ := EventRevoked
+		if Kind(r.Kind) == KindAPIKey {
+			typ = EventKeyRevoked
+		}
+		ops = append(ops, store.Emit(store.Event{At: now, Type: typ, ID: r.ID, Tenant: r.Tenant, Subject: r.Subject, Reason: string(why)}))
+	}
+	err := a.apply(ctx, r.ID, nil, ops...)
+	if errors.Is(err, store.ErrNotFound) {
+		return ErrNoSession
+	}
+	return err
+}
+
+// RevokeToken ends the session that the token belongs to. A token that is not ours ends nothing and is refused; one that
+// is out of date ends its session all the same, since somebody holds it and wants it ended.
+func (a *Authority) RevokeToken(ctx context.Context, t Token, why Reason) (SessionID, error) {
+	x, err := a.genuine(ctx, t)
+	if err != nil {
+		return "", err
+	}
+	id := newSessionID(Kind(x.rec.Kind), x.rec.ID)
+	return id, a.revoke(ctx, x.rec, why)
+}
+
+// genuine looks up a token that may be out of date, or whose session may be over. It fails if the token is not ours.
+func (a *Authority) genuine(ctx context.Context, t Token) (*exam, error) {
+	tok, trust, err := a.parse(t)
+	if err != nil {
+		return nil, err
+	}
+	x, err := a.look(ctx, &tok, trust, a.now())
+	if err != nil {
+		return nil, err
+	}
+	if x.rec == nil {
+		return nil, refuse(ReasonUnknown)
+	}
+	if tok.Kind != x.rec.Kind || a.judge(x, clientHash{}) == forged {
+		return nil, refuse(ReasonForged)
+	}
+	return x, nil
+}

@@ -1,0 +1,277 @@
+package afterlogin
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+
+	"github.com/afterlogin/afterlogin/internal/opaque"
+	"github.com/afterlogin/afterlogin/internal/seal"
+	"github.com/afterlogin/afterlogin/store"
+)
+
+// Kinds of records that no token names.
+const (
+	kindData    = 'd'
+	kindSubject = 'u'
+)
+
+// maxState is the greatest size of a credential's payload before sealing, in bytes.
+const maxState = 8<<10 - seal.Overhead
+
+// state is the payload of a credential's record: everything that the store need not know.
+type state struct {
+	generation uint32
+	verifier   [opaque.VerifierSize]byte
+	renewed    int64  // when the current generation was made
+	replaced   uint8  // how many lost answers in a row were forgiven
+	stamp      epochs // the subject's epochs at sign-in
+	op         opID   // the last write, so that its writer can tell after an unknown outcome
+	ring       []link // the last rotations, oldest first, at most ringSize
+
+	policy  string
+	name    string
+	authAt  int64
+	methods []string
+	scopes  []string
+	device  Client
+}
+
+// link remembers one rotation: how generation came out of parent, which is what can be told again to a client that lost
+// the answer, and when that retired the generation before.
+type link struct {
+	generation uint32
+	parent     uint32 // the generation whose secret the successor was derived from; 0: from none, a fresh secret
+	nonce      [opaque.NonceSize]byte
+	key        uint8 // the rotation key
+	at         int64 // when: the generation before this one was retired then
+	client     clientHash
+}
+
+// epochs are a subject's two epochs, or a session's stamp of them: milliseconds ‖ 16 random bits. They are only ever
+// compared for equality.
+type epochs struct{ sessions, everything uint64 }
+
+// opID names one write.
+type opID [8]byte
+
+const stateLayout = 1
+
+func (s *state) encode() ([]byte, error) {
+	b := make([]byte, 0, 512)
+	b = append(b, stateLayout)
+	b = binary.BigEndian.AppendUint32(b, s.generation)
+	b = append(b, s.verifier[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(s.renewed))
+	b = append(b, s.replaced)
+	b = binary.BigEndian.AppendUint64(b, s.stamp.sessions)
+	b = binary.BigEndian.AppendUint64(b, s.stamp.everything)
+	b = append(b, s.op[:]...)
+	b = append(b, byte(len(s.ring)))
+	for i := range s.ring {
+		l := &s.ring[i]
+		b = binary.BigEndian.AppendUint32(b, l.generation)
+		b = binary.BigEndian.AppendUint32(b, l.parent)
+		b = append(b, l.nonce[:]...)
+		b = append(b, l.key)
+		b = binary.BigEndian.AppendUint64(b, uint64(l.at))
+		b = append(b, l.client[:]...)
+	}
+	b = appendText(b, s.policy)
+	b = appendText(b, s.name)
+	b = binary.BigEndian.AppendUint64(b, uint64(s.authAt))
+	b = appendTexts(b, s.methods)
+	b = appendTexts(b, s.scopes)
+	addr, _ := s.device.Addr.MarshalBinary()
+	b = appendText(b, string(addr))
+	b = appendText(b, s.device.UserAgent)
+	if len(b) > maxState {
+		return nil, badRequest("session of %d bytes, limit %d: fewer or shorter scopes, methods or names", len(b), maxState)
+	}
+	return b, nil
+}
+
+var errBadState = errors.New("bad payload")
+
+func decodeState(b []byte) (*state, error) {
+	r := reader{b: b}
+	if r.byte() != stateLayout {
+		return nil, errBadState
+	}
+	s := &state{generation: r.uint32()}
+	r.copy(s.verifier[:])
+	s.renewed = int64(r.uint64())
+	s.replaced = r.byte()
+	s.stamp = epochs{r.uint64(), r.uint64()}
+	r.copy(s.op[:])
+	n := int(r.byte())
+	if n > ringSize {
+		return nil, errBadState
+	}
+	s.ring = make([]link, n, ringSize)
+	for i := range s.ring {
+		l := &s.ring[i]
+		l.generation, l.parent = r.uint32(), r.uint32()
+		r.copy(l.nonce[:])
+		l.key = r.byte()
+		l.at = int64(r.uint64())
+		r.copy(l.client[:])
+	}
+	s.policy, s.name = r.text(), r.text()
+	s.authAt = int64(r.uint64())
+	s.methods, s.scopes = r.texts(), r.texts()
+	if addr := r.text(); addr != "" {
+		var a netip.Addr
+		if a.UnmarshalBinary([]byte(addr)) != nil {
+			return nil, errBadState
+		}
+		s.device.Addr = a
+	}
+	s.device.UserAgent = r.text()
+	if r.failed || len(r.b) != 0 || s.generation == 0 {
+		return nil, errBadState
+	}
+	return s, nil
+}
+
+// link returns the link that made the generation, or nil if the ring has none.
+func (s *state) link(generation uint32) *link {
+	for i := range s.ring {
+		if s.ring[i].generation == generation {
+			return &s.ring[i]
+		}
+	}
+	return nil
+}
+
+// clone returns a copy whose ring can be changed.
+func (s *state) clone() *state {
+	c := *s
+	c.ring = append(make([]link, 0, ringSize+1), s.ring...)
+	return &c
+}
+
+// subjectState is the payload of a subject's record.
+type subjectState struct {
+	epochs epochs
+	// bumps counts how often the subject was signed out. A sign-in that began when the subject had no record yet is
+	// stale if this is not zero.
+	bumps uint32
+	// except is the one session that the last "sign out everywhere else" spared, and the stamp that it had.
+	except store.ID
+	stamp  epochs
+	op     opID
+}
+
+func (s *subjectState) encode() []byte {
+	b := []byte{stateLayout}
+	b = binary.BigEndian.AppendUint64(b, s.epochs.sessions)
+	b = binary.BigEndian.AppendUint64(b, s.epochs.everything)
+	b = binary.BigEndian.AppendUint32(b, s.bumps)
+	b = appendText(b, string(s.except.Append(nil)))
+	b = binary.BigEndian.AppendUint64(b, s.stamp.sessions)
+	b = binary.BigEndian.AppendUint64(b, s.stamp.everything)
+	return append(b, s.op[:]...)
+}
+
+func decodeSubject(b []byte) (*subjectState, error) {
+	r := reader{b: b}
+	if r.byte() != stateLayout {
+		return nil, errBadState
+	}
+	s := &subjectState{epochs: epochs{r.uint64(), r.uint64()}, bumps: r.uint32()}
+	if id := r.text(); id != "" {
+		var err error
+		if s.except, err = store.ParseID([]byte(id)); err != nil {
+			return nil, errBadState
+		}
+	}
+	s.stamp = epochs{r.uint64(), r.uint64()}
+	r.copy(s.op[:])
+	if r.failed || len(r.b) != 0 {
+		return nil, errBadState
+	}
+	return s, nil
+}
+
+// admits reports whether a credential of the kind with the stamp is still signed in.
+func (s *subjectState) admits(kind Kind, root store.ID, stamp epochs) bool {
+	if stamp.everything != s.epochs.everything {
+		return false
+	}
+	return kind == KindAPIKey || stamp.sessions == s.epochs.sessions ||
+		root == s.except && stamp == s.stamp
+}
+
+// reader takes a payload apart. After the first thing that does not fit, failed is set and everything is zero.
+type reader struct {
+	b      []byte
+	failed bool
+}
+
+func (r *reader) take(n int) []byte {
+	if r.failed || len(r.b) < n {
+		r.failed = true
+		return nil
+	}
+	b := r.b[:n]
+	r.b = r.b[n:]
+	return b
+}
+
+func (r *reader) byte() byte {
+	if b := r.take(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (r *reader) uint32() uint32 {
+	if b := r.take(4); b != nil {
+		return binary.BigEndian.Uint32(b)
+	}
+	return 0
+}
+
+func (r *reader) uint64() uint64 {
+	if b := r.take(8); b != nil {
+		return binary.BigEndian.Uint64(b)
+	}
+	return 0
+}
+
+func (r *reader) copy(dst []byte) { copy(dst, r.take(len(dst))) }
+
+func (r *reader) text() string {
+	b := r.take(2)
+	if b == nil {
+		return ""
+	}
+	return string(r.take(int(binary.BigEndian.Uint16(b))))
+}
+
+func (r *reader) texts() []string {
+	n := int(r.byte())
+	if r.failed || n == 0 || n > len(r.b) {
+		r.failed = r.failed || n > len(r.b)
+		return nil
+	}
+	s := make([]string, n)
+	for i := range s {
+		s[i] = r.text()
+	}
+	return s
+}
+
+func appendText(b []byte, s string) []byte {
+	b = binary.BigEndian.AppendUint16(b, uint16(len(s)))
+	return append(b, s...)
+}
+
+func appendTexts(b []byte, s []string) []byte {
+	b = append(b, byte(len(s)))
+	for _, t := range s {
+		b = appendText(b, t)
+	}
+	return b
+}

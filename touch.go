@@ -1,0 +1,122 @@
+package afterlogin
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/afterlogin/afterlogin/store"
+)
+
+// touchDelay is how long last uses are gathered before they are written together.
+const touchDelay = 250 * time.Millisecond
+
+// maxPending bounds what is gathered while the store does not answer.
+const maxPending = 100_000
+
+// toucher writes last uses and first sights, behind the requests. What it loses, in a crash or when the store does not
+// take it, costs a session some idle time or a forgiven lost answer; it never fails a request.
+type toucher struct {
+	store store.Store
+	log   *slog.Logger
+	wake  chan bool // true: at once
+
+	// mu guards both maps. pending is what is to be written, writing what is being written; both are laid over what
+	// the store says (peek), so that a decision on this node sees every use on this node.
+	mu      sync.Mutex
+	pending map[store.ID]store.Touch
+	writing map[store.ID]store.Touch
+}
+
+func newToucher(s store.Store, log *slog.Logger) *toucher {
+	return &toucher{store: s, log: log, wake: make(chan bool, 1), pending: make(map[store.ID]store.Touch)}
+}
+
+// add notes a use. now asks for it to be written without delay: it is the first sight of a generation.
+func (t *toucher) add(id store.ID, at int64, gen uint32, now bool) {
+	t.mu.Lock()
+	old, ok := t.pending[id]
+	switch {
+	case !ok && len(t.pending) >= maxPending: // the store does not keep up: lose it
+	case !ok || gen > old.Gen: // a first sight keeps its own time
+		t.pending[id] = store.Touch{ID: id, At: at, Gen: gen}
+	case gen == old.Gen && at > old.At && !now:
+		old.At = at
+		t.pending[id] = old
+	}
+	first := len(t.pending) == 1
+	t.mu.Unlock()
+	if first || now {
+		select {
+		case t.wake <- now:
+		default: // it is awake
+		}
+	}
+}
+
+// peek returns what this node has seen of the record's use and not yet written. It is taken before the record is read
+// and applied to it after: the other way round, a write between the two would be missed by both.
+func (t *toucher) peek(id store.ID) (uses [2]store.Touch) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	uses[0], uses[1] = t.writing[id], t.pending[id]
+	return uses
+}
+
+// overlay brings a record up to what peek returned.
+func overlay(r *store.Record, uses [2]store.Touch) {
+	for _, u := range uses {
+		if u.At != 0 {
+			r.Touch(u)
+		}
+	}
+}
+
+func (t *toucher) run(stopped context.Context) {
+	for {
+		select {
+		case <-stopped.Done():
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+			defer cancel()
+			t.flush(ctx)
+			return
+		case now := <-t.wake:
+			if !now {
+				select {
+				case <-time.After(touchDelay):
+				case <-stopped.Done():
+				case <-t.wake: // a first sight
+				}
+			}
+			t.flush(stopped)
+		}
+	}
+}
+
+// flush writes what is pending, a bounded number at a time.
+func (t *toucher) flush(ctx context.Context) {
+	t.mu.Lock()
+	t.writing, t.pending = t.pending, make(map[store.ID]store.Touch)
+	all := t.writing
+	t.mu.Unlock()
+	batch := make([]store.Touch, 0, min(len(all), 512))
+	for _, touch := range all { // nobody changes writing
+		if batch = append(batch, touch); len(batch) == cap(batch) {
+			t.write(ctx, batch)
+			batch = batch[:0]
+		}
+	}
+	if len(batch) > 0 {
+		t.write(ctx, batch)
+	}
+	t.mu.Lock()
+	t.writing = nil
+	t.mu.Unlock()
+}
+
+func (t *toucher) write(ctx context.Context, batch []store.Touch) {
+	if err := t.store.Touch(ctx, batch); err != nil {
+		t.log.Debug("last uses were not written", "count", len(batch), "err", err)
+	}
+}
