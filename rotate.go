@@ -62,17 +62,22 @@ func (a *Authority) judge(x *exam, from clientHash) verdict {
 		}
 	}
 	unseen := x.rec.SeenGen < st.generation
+	last := st.link(st.generation)
 	end := retired.at + x.policy.Grace.Milliseconds()
+	if last.parent == gen {
+		// A lost answer was forgiven: the client that comes back brings its other requests along, and they need the
+		// grace that the first one had. It starts anew at most maxReplaced times.
+		end = max(end, last.at+x.policy.Grace.Milliseconds())
+	}
 	if !unseen {
 		end = min(end, x.rec.SeenAt+seenGrace.Milliseconds())
 	}
-	last := st.link(st.generation)
 	switch {
 	case now < end && unseen && onPath && err == nil && last.client == from:
 		return handOut
 	case now < end:
 		return graced
-	case unseen && last != nil && last.parent == gen && st.replaced < maxReplaced && !st.full(now, x.policy):
+	case unseen && last.parent == gen && st.replaced < maxReplaced && !st.full(now, x.policy):
 		return lostAnswer
 	}
 	return reuse
