@@ -19,31 +19,34 @@ type cache struct {
 
 	// subjects counts the changes of subjects, by a hash of their ids. An entry remembers the count it was made under:
 	// one sign-out everywhere drops any number of entries without finding them. A collision costs a read.
-	subjects [8192]atomic.Uint32
+	subjects [1 << 16]atomic.Uint32
 }
 
 type shard struct {
 	mu      sync.RWMutex
-	entries map[store.ID]*entry
-	ring    []*entry // all entries, and nil where one was dropped; the clock's face
-	free    []int    // places in ring that are nil
+	entries map[uint64]*entry // by 64 random bits of the id: should two ids share them, one is not cached
+	ring    []*entry          // all entries, and nil where one was dropped; the clock's face
+	free    []int             // places in ring that are nil
 	hand    int
 	changes uint64 // how often drop was called: a fill that began before does not go in
 }
 
+// entry is laid out so that what decides stands together in front: most of what a hit costs is memory.
 type entry struct {
-	session  Session // as Validate returns it; never changed
-	verifier [opaque.VerifierSize]byte
-	policy   Policy
-	absolute int64 // 0: none
-	idle     int64 // milliseconds; 0: none
-	subject  uint32
-	changes  uint32 // of the subject
-
-	lastSeen atomic.Int64
-	seen     atomic.Bool // whether the toucher knows that the current generation is in use
-	used     atomic.Bool // since the hand came by
-	place    int         // in the ring
+	id         store.ID
+	generation uint32
+	subject    uint32      // the slot of the subject in cache.subjects
+	changes    uint32      // what stood there when the entry was made
+	used       atomic.Bool // since the hand came by
+	seen       atomic.Bool // whether the toucher knows that the current generation is in use
+	lastSeen   atomic.Int64
+	absolute   int64 // 0: none
+	idle       int64 // milliseconds; 0: none
+	touch      int64 // milliseconds after which a use is noted again
+	renewalAt  int64 // when a renewal is due; 0: never
+	verifier   [opaque.VerifierSize]byte
+	session    Session // as Validate returns it; never changed
+	place      int     // in the ring
 }
 
 func newCache(size int) *cache {
@@ -52,22 +55,23 @@ func newCache(size int) *cache {
 		c.limit = max(c.limit, 1)
 	}
 	for i := range c.shards {
-		c.shards[i].entries = make(map[store.ID]*entry)
+		c.shards[i].entries = make(map[uint64]*entry)
 	}
 	return c
 }
 
-func (c *cache) shard(id store.ID) *shard { return &c.shards[id.Hash()%256] }
+func (c *cache) shard(hash uint64) *shard { return &c.shards[hash>>56] }
 
 func (c *cache) subjectSlot(id store.ID) uint32 { return uint32(id.Hash() % uint64(len(c.subjects))) }
 
 // get returns the entry of the record, or nil.
 func (c *cache) get(id store.ID) *entry {
-	s := c.shard(id)
+	hash := id.Hash()
+	s := c.shard(hash)
 	s.mu.RLock()
-	e := s.entries[id]
+	e := s.entries[hash]
 	s.mu.RUnlock()
-	if e == nil || e.changes != c.subjects[e.subject].Load() {
+	if e == nil || e.id != id || e.changes != c.subjects[e.subject].Load() {
 		return nil
 	}
 	if !e.used.Load() {
@@ -85,7 +89,7 @@ type filling struct {
 }
 
 func (c *cache) begin(id store.ID) filling {
-	s := c.shard(id)
+	s := c.shard(id.Hash())
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return filling{shard: s, changes: s.changes}
@@ -103,16 +107,16 @@ func (c *cache) put(f filling, e *entry) {
 		return
 	}
 	e.subject, e.changes = f.slot, f.subjects
-	s := f.shard
+	s, hash := f.shard, e.id.Hash()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.changes != f.changes {
 		return
 	}
-	if old := s.entries[e.session.record]; old != nil {
+	if old := s.entries[hash]; old != nil {
 		e.place = old.place
 		s.ring[e.place] = e
-		s.entries[e.session.record] = e
+		s.entries[hash] = e
 		return
 	}
 	switch {
@@ -127,7 +131,7 @@ func (c *cache) put(f filling, e *entry) {
 		e.place = s.evict()
 		s.ring[e.place] = e
 	}
-	s.entries[e.session.record] = e
+	s.entries[hash] = e
 }
 
 // evict makes room on a full ring, where no place is free, and returns the place.
@@ -138,7 +142,7 @@ func (s *shard) evict() int {
 		if e.used.Swap(false) {
 			continue
 		}
-		delete(s.entries, e.session.record)
+		delete(s.entries, e.id.Hash())
 		return s.hand
 	}
 }
@@ -149,12 +153,13 @@ func (c *cache) drop(id store.ID) {
 		c.subjects[c.subjectSlot(id)].Add(1)
 		return
 	}
-	s := c.shard(id)
+	hash := id.Hash()
+	s := c.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.changes++
-	if e := s.entries[id]; e != nil {
-		delete(s.entries, id)
+	if e := s.entries[hash]; e != nil {
+		delete(s.entries, hash)
 		s.ring[e.place] = nil
 		s.free = append(s.free, e.place)
 	}

@@ -59,6 +59,10 @@ type value struct {
 	version uint64 // counts the changes of this key
 }
 
+// NewData returns empty data, such as a session has that never stored any. It belongs to no session: what is set in it
+// becomes a session's through IssueRequest.Data.
+func NewData() *Data { return &Data{d: &data{values: make(map[string]value)}} }
+
 // Get decodes the value of the key into v, and reports whether there is one. It fails if the JSON does not fit v.
 func (d *Data) Get(key string, v any) (bool, error) {
 	have, ok := d.d.values[key]

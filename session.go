@@ -98,7 +98,6 @@ type Session struct {
 	Why   Reason
 
 	record  store.ID
-	stamp   epochs
 	renewal bool
 }
 

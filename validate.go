@@ -47,6 +47,12 @@ func (a *Authority) Validate(ctx context.Context, t Token, e Expect) (*Session, 
 	if s := a.cached(&tok, &e, now); s != nil {
 		return s, nil
 	}
+	return a.ask(ctx, tok, trust, now, e)
+}
+
+// ask validates on a read of the store. It takes copies, so that nothing of the path through the cache escapes to the
+// heap for its sake.
+func (a *Authority) ask(ctx context.Context, tok opaque.Token, trust opaque.Trust, now time.Time, e Expect) (*Session, error) {
 	x, err := a.look(ctx, &tok, trust, now)
 	if err != nil {
 		return nil, err
@@ -68,7 +74,7 @@ func (a *Authority) parse(t Token) (tok opaque.Token, trust opaque.Trust, err er
 // cached returns the session if the cache can say yes, and nil if it cannot.
 func (a *Authority) cached(tok *opaque.Token, e *Expect, now time.Time) *Session {
 	c := a.cache.get(tok.ID)
-	if c == nil || c.session.Generation != tok.Generation || byte(c.session.Kind) != tok.Kind {
+	if c == nil || c.generation != tok.Generation {
 		return nil
 	}
 	v := opaque.Verifier(tok.ID, tok.Generation, &tok.Secret)
@@ -76,31 +82,37 @@ func (a *Authority) cached(tok *opaque.Token, e *Expect, now time.Time) *Session
 		return nil
 	}
 	ms, seen := now.UnixMilli(), c.lastSeen.Load()
-	if c.absolute != 0 && ms >= c.absolute || c.idle != 0 && ms >= seen+c.idle {
+	if c.absolute != 0 && ms >= c.absolute || c.idle != 0 && ms >= seen+c.idle || byte(c.session.Kind) != tok.Kind {
 		return nil
 	}
-	s := c.session
-	if e.refuses(&s, now) != "" {
+	if e.refuses(&c.session, now) != "" {
 		return nil
 	}
 	a.use(c, ms, seen)
-	s.LastSeen = fromMillis(max(ms, seen))
-	if c.idle != 0 {
-		s.Idle = fromMillis(min(max(ms, seen)+c.idle, c.absolute))
+	s := new(Session)
+	*s = c.session
+	s.used(max(ms, seen), c.idle, c.absolute)
+	s.renewal = c.renewalAt != 0 && ms >= c.renewalAt
+	return s
+}
+
+// used sets the times that depend on the last use.
+func (s *Session) used(at, idle, absolute int64) {
+	s.LastSeen = fromMillis(at)
+	if idle != 0 {
+		s.Idle = fromMillis(min(at+idle, absolute))
 	}
-	s.renewal = due(c.policy, s.Renewed, now)
-	return &s
 }
 
 // use notes that the current token was used. It writes to memory only; the toucher does the rest.
 func (a *Authority) use(c *entry, ms, seen int64) {
 	if !c.seen.Load() && c.seen.CompareAndSwap(false, true) {
 		c.lastSeen.Store(max(ms, seen))
-		a.touches.add(c.session.record, ms, c.session.Generation, true)
+		a.touches.add(c.id, ms, c.generation, true)
 		return
 	}
-	if ms-seen >= c.policy.touchInterval().Milliseconds() && c.lastSeen.CompareAndSwap(seen, ms) {
-		a.touches.add(c.session.record, ms, c.session.Generation, false)
+	if ms-seen >= c.touch && c.lastSeen.CompareAndSwap(seen, ms) {
+		a.touches.add(c.id, ms, c.generation, false)
 	}
 }
 
@@ -210,11 +222,9 @@ func (x *exam) session() *Session {
 		Created: fromMillis(r.Created), LastSeen: fromMillis(r.LastSeen), Absolute: fromMillis(r.Absolute),
 		Auth:   Authentication{Methods: st.methods, At: fromMillis(st.authAt)},
 		Scopes: st.scopes, Device: st.device, Generation: st.generation, Renewed: fromMillis(st.renewed),
-		record: r.ID, stamp: st.stamp,
+		record: r.ID,
 	}
-	if x.policy.Idle != 0 {
-		s.Idle = fromMillis(min(r.LastSeen+x.policy.Idle.Milliseconds(), r.Absolute))
-	}
+	s.used(r.LastSeen, x.policy.Idle.Milliseconds(), r.Absolute)
 	return s
 }
 
@@ -262,17 +272,19 @@ func (a *Authority) decide(ctx context.Context, x *exam, e *Expect) (*Session, e
 
 // sawCurrent notes the use of the current token and keeps the session for the next time.
 func (a *Authority) sawCurrent(x *exam, s *Session) {
+	ms, seen := x.now.UnixMilli(), x.rec.LastSeen
 	c := &entry{
-		session: *s, verifier: x.state.verifier, policy: x.policy,
-		absolute: x.rec.Absolute, idle: x.policy.Idle.Milliseconds(),
+		id: x.rec.ID, generation: x.state.generation, verifier: x.state.verifier,
+		absolute: x.rec.Absolute, idle: x.policy.Idle.Milliseconds(), touch: x.policy.touchInterval().Milliseconds(),
+		session: *s,
 	}
-	c.lastSeen.Store(x.rec.LastSeen)
+	if x.policy.Renewal > 0 {
+		c.renewalAt = x.state.renewed + x.policy.Renewal.Milliseconds()
+	}
+	c.lastSeen.Store(seen)
 	c.seen.Store(x.rec.SeenGen >= x.state.generation)
-	a.use(c, x.now.UnixMilli(), x.rec.LastSeen)
-	s.LastSeen = fromMillis(max(x.now.UnixMilli(), x.rec.LastSeen))
-	if c.idle != 0 {
-		s.Idle = fromMillis(min(s.LastSeen.UnixMilli()+c.idle, c.absolute))
-	}
+	a.use(c, ms, seen)
+	s.used(max(ms, seen), c.idle, c.absolute)
 	a.cache.put(x.fill, c)
 }
 

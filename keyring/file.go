@@ -56,7 +56,7 @@ func Open(path string, master []byte) (*Ring, error) {
 		r := New()
 		r.path = path
 		r.master = (*[KeySize]byte)(bytes.Clone(master))
-		return r, r.write()
+		return r, r.write(*r.keys.Load())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("keyring: %w", err)
@@ -79,7 +79,7 @@ func parse(b, master []byte) (*Ring, error) {
 	if f.Layout != fileLayout {
 		return nil, fmt.Errorf("keyring: key file of layout %d, this version reads %d", f.Layout, fileLayout)
 	}
-	r := &Ring{keys: make(map[Purpose][]Key)}
+	r, all := &Ring{}, make(keys)
 	r.master = (*[KeySize]byte)(bytes.Clone(master))
 	if n, err := hex.Decode(r.installation[:], []byte(f.Installation)[:min(len(f.Installation), 32)]); err != nil || n != 16 || len(f.Installation) != 32 {
 		return nil, errors.New("keyring: bad key file: installation is not 16 bytes in hexadecimal")
@@ -92,23 +92,24 @@ func parse(b, master []byte) (*Ring, error) {
 		if err != nil {
 			return nil, err
 		}
-		r.keys[k.Purpose] = append(r.keys[k.Purpose], Key{ID: k.ID, State: k.State, Created: k.Created, secret: secret})
+		all[k.Purpose] = append(all[k.Purpose], Key{ID: k.ID, State: k.State, Created: k.Created, secret: secret})
 	}
 	for _, p := range purposes {
-		if err := checkKeys(p, r.keys[p]); err != nil {
+		if err := checkKeys(p, all[p]); err != nil {
 			return nil, err
 		}
 	}
+	r.keys.Store(&all)
 	return r, nil
 }
 
-func checkKeys(p Purpose, keys []Key) error {
+func checkKeys(p Purpose, list []Key) error {
 	active := 0
-	for i, k := range keys {
+	for i, k := range list {
 		if k.State == Active {
 			active++
 		}
-		if i > 0 && keys[i-1].ID >= k.ID {
+		if i > 0 && list[i-1].ID >= k.ID {
 			return fmt.Errorf("keyring: bad key file: the ids of the %s keys do not rise", p)
 		}
 	}
@@ -119,10 +120,10 @@ func checkKeys(p Purpose, keys []Key) error {
 }
 
 // write makes the file anew beside the old one and moves it into place, so that a crash leaves the one or the other.
-func (r *Ring) write() error {
+func (r *Ring) write(all keys) error {
 	f := file{Layout: fileLayout, Installation: hex.EncodeToString(r.installation[:])}
 	for _, p := range purposes {
-		for _, k := range r.keys[p] {
+		for _, k := range all[p] {
 			fk := fileKey{Purpose: p, ID: k.ID, State: k.State, Created: k.Created}
 			fk.Sealed = r.seal(fk, k.secret)
 			f.Keys = append(f.Keys, fk)

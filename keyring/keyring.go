@@ -10,8 +10,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -67,20 +69,25 @@ type Ring struct {
 	path         string         // where the ring is kept; empty for a ring in memory
 	master       *[KeySize]byte // seals the file; nil in memory; a pointer, so that printing a Ring does not print it
 
-	// mu guards keys, generation and the file. It is never held across a call out of the package.
-	mu         sync.RWMutex
-	keys       map[Purpose][]Key // in order of id; exactly one Active each
-	generation uint64
+	// keys is replaced, never changed: whoever reads it needs no lock.
+	keys atomic.Pointer[keys]
+	// mu is held by whoever replaces keys and writes the file.
+	mu sync.Mutex
 }
+
+// keys holds the keys of each purpose in order of their ids, exactly one of them active.
+type keys map[Purpose][]Key
 
 // New returns a ring with fresh keys and a fresh installation id, in memory. Tokens made with it are worthless after the
 // process has ended.
 func New() *Ring {
-	r := &Ring{keys: make(map[Purpose][]Key)}
+	r := &Ring{}
 	rand.Read(r.installation[:])
+	fresh := make(keys)
 	for _, p := range purposes {
-		r.keys[p] = []Key{newKey(1)}
+		fresh[p] = []Key{newKey(1)}
 	}
+	r.keys.Store(&fresh)
 	return r
 }
 
@@ -94,18 +101,9 @@ func newKey(id uint8) Key {
 // secret.
 func (r *Ring) Installation() [16]byte { return r.installation }
 
-// Generation returns a number that changes with every change of the ring, for callers that cache keys.
-func (r *Ring) Generation() uint64 {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.generation
-}
-
 // Active returns the key that makes new things for the purpose.
 func (r *Ring) Active(p Purpose) Key {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	for _, k := range r.keys[p] {
+	for _, k := range (*r.keys.Load())[p] {
 		if k.State == Active {
 			return k
 		}
@@ -115,9 +113,7 @@ func (r *Ring) Active(p Purpose) Key {
 
 // Key returns the key with the id, whatever its state, and false if there never was one or if it is dead.
 func (r *Ring) Key(p Purpose, id uint8) (Key, bool) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	for _, k := range r.keys[p] {
+	for _, k := range (*r.keys.Load())[p] {
 		if k.ID == id {
 			return k, k.State != Dead
 		}
@@ -127,9 +123,7 @@ func (r *Ring) Key(p Purpose, id uint8) (Key, bool) {
 
 // Keys returns all keys of the purpose in order of their ids, the dead ones too.
 func (r *Ring) Keys(p Purpose) []Key {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return slices.Clone(r.keys[p])
+	return slices.Clone((*r.keys.Load())[p])
 }
 
 // ErrTooManyKeys is returned by Rotate when all 255 ids of a purpose are used.
@@ -140,7 +134,7 @@ var ErrTooManyKeys = errors.New("keyring: all 255 key ids are used")
 func (r *Ring) Rotate(p Purpose) (Key, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	old := r.keys[p]
+	old := (*r.keys.Load())[p]
 	if len(old) == 0 {
 		return Key{}, fmt.Errorf("keyring: unknown purpose %q", p)
 	}
@@ -148,14 +142,14 @@ func (r *Ring) Rotate(p Purpose) (Key, error) {
 	if last == 255 {
 		return Key{}, ErrTooManyKeys
 	}
-	keys := slices.Clone(old)
-	for i := range keys {
-		if keys[i].State == Active {
-			keys[i].State = Accepted
+	list := slices.Clone(old)
+	for i := range list {
+		if list[i].State == Active {
+			list[i].State = Accepted
 		}
 	}
 	k := newKey(last + 1)
-	return k, r.replace(p, append(keys, k))
+	return k, r.replace(p, append(list, k))
 }
 
 // SetState moves a key down to another state: accepted, distrusted (MAC keys only) or dead. The active key of a purpose
@@ -163,32 +157,31 @@ func (r *Ring) Rotate(p Purpose) (Key, error) {
 func (r *Ring) SetState(p Purpose, id uint8, s State) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	keys := slices.Clone(r.keys[p])
-	i := slices.IndexFunc(keys, func(k Key) bool { return k.ID == id })
+	list := slices.Clone((*r.keys.Load())[p])
+	i := slices.IndexFunc(list, func(k Key) bool { return k.ID == id })
 	switch {
 	case i < 0:
 		return fmt.Errorf("keyring: no %s key %d", p, id)
-	case keys[i].State == Active:
+	case list[i].State == Active:
 		return fmt.Errorf("keyring: %s key %d is active; rotate before you retire it", p, id)
-	case s.rank() < keys[i].State.rank() || s == Active:
-		return fmt.Errorf("keyring: %s key %d is %s and cannot become %s", p, id, keys[i].State, s)
+	case s.rank() < list[i].State.rank() || s == Active:
+		return fmt.Errorf("keyring: %s key %d is %s and cannot become %s", p, id, list[i].State, s)
 	case s == Distrusted && p != MAC:
 		return fmt.Errorf("keyring: only a mac key can be distrusted, not a %s key", p)
 	}
-	keys[i].State = s
-	return r.replace(p, keys)
+	list[i].State = s
+	return r.replace(p, list)
 }
 
-// replace puts the keys in place once they are durable. The caller holds mu.
-func (r *Ring) replace(p Purpose, keys []Key) error {
-	old := r.keys[p]
-	r.keys[p] = keys
+// replace puts the purpose's keys in place once they are durable. The caller holds mu.
+func (r *Ring) replace(p Purpose, list []Key) error {
+	all := maps.Clone(*r.keys.Load())
+	all[p] = list
 	if r.path != "" {
-		if err := r.write(); err != nil {
-			r.keys[p] = old
+		if err := r.write(all); err != nil {
 			return err
 		}
 	}
-	r.generation++
+	r.keys.Store(&all)
 	return nil
 }

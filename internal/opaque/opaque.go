@@ -11,6 +11,7 @@ import (
 	"errors"
 	"hash"
 	"sync"
+	"sync/atomic"
 
 	"github.com/afterlogin/afterlogin/keyring"
 	"github.com/afterlogin/afterlogin/store"
@@ -117,15 +118,15 @@ func Parse(s string) (Token, error) {
 // A Codec computes the MACs of one installation with the keys of its ring.
 type Codec struct {
 	ring *keyring.Ring
-	mu   sync.RWMutex
-	macs map[uint8]*mac // by key id; made on first use and never changed: a key's secret does not change
+	inst [16]byte
+	macs [256]atomic.Pointer[mac] // by key id; made on first use and never changed: a key's secret does not change
 }
 
 // mac is an HMAC key ready for use: the pool's hashes have the key absorbed.
 type mac struct{ pool sync.Pool }
 
 // NewCodec returns a codec for the ring.
-func NewCodec(r *keyring.Ring) *Codec { return &Codec{ring: r, macs: make(map[uint8]*mac)} }
+func NewCodec(r *keyring.Ring) *Codec { return &Codec{ring: r, inst: r.Installation()} }
 
 // Trust says what the MAC of a token proves.
 type Trust uint8
@@ -180,9 +181,8 @@ func (c *Codec) sum(key keyring.Key, t *Token) (out [macSize]byte) {
 	m := c.mac(key)
 	s := m.pool.Get().(*scratch)
 	s.h.Reset()
-	inst := c.ring.Installation()
 	b := append(s.buf[:0], "afterlogin/token/1\x00"...)
-	b = append(b, inst[:]...)
+	b = append(b, c.inst[:]...)
 	b = append(b, 'a', 'l', t.Kind, '_')
 	b = t.appendBody(b)
 	s.h.Write(b)
@@ -198,21 +198,14 @@ type scratch struct {
 }
 
 func (c *Codec) mac(key keyring.Key) *mac {
-	c.mu.RLock()
-	m := c.macs[key.ID]
-	c.mu.RUnlock()
-	if m != nil {
+	if m := c.macs[key.ID].Load(); m != nil {
 		return m
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if m = c.macs[key.ID]; m == nil {
-		secret := key.Secret()
-		m = &mac{}
-		m.pool.New = func() any { return &scratch{h: hmac.New(sha256.New, secret)} }
-		c.macs[key.ID] = m
-	}
-	return m
+	secret := key.Secret()
+	m := &mac{}
+	m.pool.New = func() any { return &scratch{h: hmac.New(sha256.New, secret)} }
+	c.macs[key.ID].CompareAndSwap(nil, m)
+	return c.macs[key.ID].Load()
 }
 
 // Verifier returns what the store keeps of a secret: SHA-256("afterlogin/verifier/1\0" ‖ record id ‖ u32 generation ‖
