@@ -41,6 +41,7 @@ type Authority struct {
 	store    store.Store
 	keys     *keyring.Ring
 	codec    *opaque.Codec
+	sealer   *seal.Sealer
 	policies map[string]Policy
 	cache    *cache
 	touches  *toucher
@@ -82,7 +83,7 @@ func New(c Config) (*Authority, error) {
 	if c.CacheSize == 0 {
 		c.CacheSize = 100_000
 	}
-	a.codec = opaque.NewCodec(a.keys)
+	a.codec, a.sealer = opaque.NewCodec(a.keys), seal.New(a.keys)
 	a.cache = newCache(c.CacheSize)
 	a.stopNotify = a.store.Notify(a.cache.drop)
 	a.stopped, a.stop = context.WithCancel(context.Background())
@@ -113,7 +114,7 @@ func (a *Authority) Ping(ctx context.Context) error {
 // put seals the payload into the record and makes it the successor of version expect.
 func (a *Authority) put(r *store.Record, expect uint64, payload []byte) store.Op {
 	r.Version = expect + 1
-	seal.Seal(a.keys, r, payload)
+	a.sealer.Seal(r, payload)
 	return store.Put(r, expect)
 }
 
@@ -163,7 +164,7 @@ func (a *Authority) wrote(id store.ID, op opID) func(context.Context) (bool, err
 		if err != nil || rs[0] == nil {
 			return false, err
 		}
-		plain, err := seal.Open(a.keys, rs[0])
+		plain, err := a.sealer.Open(rs[0])
 		if err != nil {
 			return false, err
 		}

@@ -295,7 +295,7 @@ func (a *Authority) openData(r *store.Record) (*data, error) {
 	if r == nil {
 		return &data{values: make(map[string]value)}, nil
 	}
-	plain, err := seal.Open(a.keys, r)
+	plain, err := a.sealer.Open(r)
 	if err != nil {
 		a.log.Error("session data does not open", "record", r.ID, "err", err)
 		return nil, unavailable("open data", err)

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"iter"
 
-	"github.com/afterlogin/afterlogin/internal/seal"
 	"github.com/afterlogin/afterlogin/keyring"
 	"github.com/afterlogin/afterlogin/store"
 )
@@ -63,7 +62,7 @@ func (a *Authority) Sessions(ctx context.Context, q Query) iter.Seq2[*Session, e
 // listed turns a record into a session with its standing.
 func (a *Authority) listed(ctx context.Context, r *store.Record, subjects map[string]*subjectState) (*Session, error) {
 	x := &exam{now: a.now(), rec: r}
-	plain, err := seal.Open(a.keys, r)
+	plain, err := a.sealer.Open(r)
 	if err == nil {
 		x.state, err = decodeState(plain)
 	}

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 
-	"github.com/afterlogin/afterlogin/internal/seal"
 	"github.com/afterlogin/afterlogin/store"
 )
 
@@ -42,7 +41,7 @@ func (a *Authority) subject(ctx context.Context, id store.ID) (*subjectState, *s
 	if rs[0] == nil {
 		return nil, nil, nil
 	}
-	plain, err := seal.Open(a.keys, rs[0])
+	plain, err := a.sealer.Open(rs[0])
 	if err != nil {
 		a.log.Error("a subject's record does not open", "record", id, "err", err)
 		return nil, nil, unavailable("open", err)
@@ -88,7 +87,7 @@ func (a *Authority) putSubject(ctx context.Context, tenant uint32, subject strin
 	rec := &store.Record{ID: id, Kind: kindSubject, Tenant: tenant, Subject: subject, Created: now}
 	var expect uint64
 	if old != nil {
-		plain, err := seal.Open(a.keys, old)
+		plain, err := a.sealer.Open(old)
 		if err == nil {
 			st, err = decodeSubject(plain)
 		}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/afterlogin/afterlogin/internal/opaque"
-	"github.com/afterlogin/afterlogin/internal/seal"
 	"github.com/afterlogin/afterlogin/store"
 )
 
@@ -174,7 +173,7 @@ func (a *Authority) look(ctx context.Context, tok *opaque.Token, trust opaque.Tr
 // open fills in x from the record, reading the subject's.
 func (a *Authority) open(ctx context.Context, x *exam, r *store.Record, uses [2]store.Touch) error {
 	x.rec = r
-	plain, err := seal.Open(a.keys, r)
+	plain, err := a.sealer.Open(r)
 	if err == nil {
 		x.state, err = decodeState(plain)
 	}

@@ -10,6 +10,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"sync/atomic"
 
 	"github.com/afterlogin/afterlogin/keyring"
 	"github.com/afterlogin/afterlogin/store"
@@ -26,22 +27,37 @@ const Overhead = head + 16
 // ErrBroken is returned by Open when the payload is not what this installation sealed for this record.
 var ErrBroken = errors.New("record does not open: it was changed outside, or its sealing key is gone")
 
+// A Sealer seals and opens with the keys of a ring. It is safe for concurrent use.
+type Sealer struct {
+	ring *keyring.Ring
+	keys [256]atomic.Pointer[ciphers] // by key id, made on first use
+}
+
+// ciphers are AES-256-GCM under a key of each partition's own: HMAC-SHA-256(sealing key, "afterlogin/seal-key/1\0" ‖ u16
+// partition). With one key for all, 2^32 writes would bring the random nonces too close to a repetition; with 1,024 keys
+// it takes 2^42.
+type ciphers [store.Partitions]atomic.Pointer[cipher.AEAD]
+
+// New returns a sealer for the ring.
+func New(ring *keyring.Ring) *Sealer { return &Sealer{ring: ring} }
+
 // Seal sets r.Payload to plain, sealed for the record's id, version and columns. It is the last thing done to a record
 // before it is put.
-func Seal(ring *keyring.Ring, r *store.Record, plain []byte) {
-	key := ring.Active(keyring.Sealing)
+func (s *Sealer) Seal(r *store.Record, plain []byte) {
+	key := s.ring.Active(keyring.Sealing)
 	b := make([]byte, head, Overhead+len(plain))
 	b[0], b[1] = layout, key.ID
 	binary.BigEndian.PutUint64(b[2:], r.Version)
 	nonce := b[10:head]
 	rand.Read(nonce)
-	r.Payload = aead(key, r.ID).Seal(b, nonce, plain, aad(r, r.Version))
+	var buf [192]byte
+	r.Payload = s.aead(key, r.ID).Seal(b, nonce, plain, appendAAD(buf[:0], r, r.Version))
 }
 
 // Open returns what r.Payload holds. It returns ErrBroken if it was not sealed for exactly this record: its id, kind,
 // tenant, subject, client, times and version. A mark, which comes without a new seal, and what Touch writes are not
 // covered.
-func Open(ring *keyring.Ring, r *store.Record) ([]byte, error) {
+func (s *Sealer) Open(r *store.Record) ([]byte, error) {
 	p := r.Payload
 	if len(p) < Overhead || p[0] != layout {
 		return nil, ErrBroken
@@ -50,24 +66,36 @@ func Open(ring *keyring.Ring, r *store.Record) ([]byte, error) {
 	if version != r.Version && !(r.Marked != 0 && version+1 == r.Version) {
 		return nil, ErrBroken
 	}
-	key, ok := ring.Key(keyring.Sealing, p[1])
+	key, ok := s.ring.Key(keyring.Sealing, p[1])
 	if !ok {
 		return nil, ErrBroken
 	}
-	plain, err := aead(key, r.ID).Open(nil, p[10:head], p[head:], aad(r, version))
+	var buf [192]byte
+	plain, err := s.aead(key, r.ID).Open(nil, p[10:head], p[head:], appendAAD(buf[:0], r, version))
 	if err != nil {
 		return nil, ErrBroken
 	}
 	return plain, nil
 }
 
-// aead returns AES-256-GCM under a key of the root's own, HMAC-SHA-256(sealing key, "afterlogin/seal-key/1\0" ‖ root id).
-// With one key for all, 2^32 writes would bring the random nonces too close to a repetition.
-func aead(key keyring.Key, id store.ID) cipher.AEAD {
+func (s *Sealer) aead(key keyring.Key, id store.ID) cipher.AEAD {
+	c := s.keys[key.ID].Load()
+	if c == nil {
+		s.keys[key.ID].CompareAndSwap(nil, new(ciphers))
+		c = s.keys[key.ID].Load()
+	}
+	if a := c[id.Partition()].Load(); a != nil {
+		return *a
+	}
+	a := newAEAD(key, id.Partition())
+	c[id.Partition()].Store(&a) // the same, whoever makes it
+	return a
+}
+
+func newAEAD(key keyring.Key, partition int) cipher.AEAD {
 	h := hmac.New(sha256.New, key.Secret())
-	var buf [64]byte
-	h.Write(id.Root().Append(append(buf[:0], "afterlogin/seal-key/1\x00"...)))
-	block, err := aes.NewCipher(h.Sum(buf[:0]))
+	h.Write(binary.BigEndian.AppendUint16([]byte("afterlogin/seal-key/1\x00"), uint16(partition)))
+	block, err := aes.NewCipher(h.Sum(nil))
 	if err != nil {
 		panic(err) // 32 bytes are a key
 	}
@@ -78,9 +106,8 @@ func aead(key keyring.Key, id store.ID) cipher.AEAD {
 	return a
 }
 
-// aad is what the seal covers besides the payload.
-func aad(r *store.Record, version uint64) []byte {
-	b := make([]byte, 0, 128)
+// appendAAD appends what the seal covers besides the payload.
+func appendAAD(b []byte, r *store.Record, version uint64) []byte {
 	b = append(b, "afterlogin/seal/1\x00"...)
 	b = append(b, byte(r.ID.Len()))
 	b = r.ID.Append(b)
