@@ -2,7 +2,4 @@ module github.com/afterlogin/afterlogin/examples
 
 go 1.26.0
 
-require (
-	github.com/afterlogin/afterlogin v0.1.0
-	github.com/afterlogin/afterlogin/store/pebblestore v0.1.0
-)
+require github.com/afterlogin/afterlogin v0.1.0

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/store"
+	"github.com/afterlogin/afterlogin/store/pebblestore"
+)
+
+// durableRound is how long one side signs in, or appends, in a round.
+const durableRound = 1500 * time.Millisecond
+
+func durableComparisons() []comparison {
+	var out []comparison
+	for _, c := range []struct {
+		goroutines int
+		target     float64
+	}{{1, 0.7}, {16, 0.7}, {64, 0.7}, {256, 0.45}} {
+		out = append(out, comparison{
+			name: fmt.Sprintf("durable/sign-in-%d", c.goroutines), target: c.target,
+			what: fmt.Sprintf("durable sign-ins on Pebble from %d goroutines, against a log of the same bytes with group commit", c.goroutines),
+			set: func() (func() (float64, error), func() (float64, error), func(), error) {
+				return setDurable(c.goroutines)
+			},
+		})
+	}
+	return out
+}
+
+// weighed is a store that weighs what it is given.
+type weighed struct {
+	store.Store
+	bytes, applies atomic.Int64
+}
+
+func (w *weighed) Apply(ctx context.Context, root store.ID, ops ...store.Op) error {
+	n := 0
+	for i := range ops {
+		switch ops[i].Kind {
+		case store.OpPut: // the record under its key, and its subject's index entry
+			n += len(store.AppendRecord(nil, ops[i].Record)) + 21 + 40
+		case store.OpEvent:
+			e := &ops[i].Event
+			n += 9 + 8 + 30 + len(e.Type) + len(e.Subject) + len(e.Reason) + len(e.Detail)
+		}
+	}
+	w.bytes.Add(int64(n))
+	w.applies.Add(1)
+	return w.Store.Apply(ctx, root, ops...)
+}
+
+func setDurable(goroutines int) (ours, reference func() (float64, error), done func(), err error) {
+	dir, err := os.MkdirTemp("", "afterlogin-bench-")
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	p, err := pebblestore.Open(filepath.Join(dir, "store"), pebblestore.Options{})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	w := &weighed{Store: p}
+	a, err := afterlogin.New(afterlogin.Config{Store: w})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	ctx := context.Background()
+	const subjects = 256
+	signIn := func(i int64) error {
+		_, err := a.Issue(ctx, afterlogin.IssueRequest{Subject: fmt.Sprint("subject-", i%subjects)})
+		return err
+	}
+	for i := range int64(subjects) {
+		if err := signIn(i); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	w.bytes.Store(0)
+	w.applies.Store(0)
+	if err := signIn(1); err != nil {
+		return nil, nil, nil, err
+	}
+	size := int(w.bytes.Load() / w.applies.Load())
+	log, err := openLog(filepath.Join(dir, "log"))
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	entry := make([]byte, size)
+	rand.Read(entry)
+	ours = func() (float64, error) { return concurrently(goroutines, durableRound, signIn) }
+	reference = func() (float64, error) {
+		return concurrently(goroutines, durableRound, func(int64) error { return log.append(entry) })
+	}
+	done = func() {
+		a.Close()
+		p.Close()
+		log.close()
+		os.RemoveAll(dir)
+	}
+	return ours, reference, done, nil
+}
+
+// concurrently calls f from n goroutines for about d, and returns the calls per second.
+func concurrently(n int, d time.Duration, f func(i int64) error) (float64, error) {
+	var count atomic.Int64
+	var failed atomic.Pointer[error]
+	var wg sync.WaitGroup
+	start := time.Now()
+	for range n {
+		wg.Go(func() {
+			for time.Since(start) < d && failed.Load() == nil {
+				if err := f(count.Add(1)); err != nil {
+					failed.Store(&err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := failed.Load(); err != nil {
+		return 0, *err
+	}
+	return float64(count.Load()) / time.Since(start).Seconds(), nil
+}
+
+// appendLog is the plainest durable log: whoever waits is written together with the others, in one write and one
+// fdatasync.
+type appendLog struct {
+	file  *os.File
+	queue chan waiting
+	ended sync.WaitGroup
+}
+
+type waiting struct {
+	entry []byte
+	done  chan error
+}
+
+func openLog(path string) (*appendLog, error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	l := &appendLog{file: f, queue: make(chan waiting, 512)}
+	l.ended.Go(l.commit)
+	return l, nil
+}
+
+func (l *appendLog) append(entry []byte) error {
+	w := waiting{entry, make(chan error, 1)}
+	l.queue <- w
+	return <-w.done
+}
+
+func (l *appendLog) commit() {
+	var buf []byte
+	var batch []waiting
+	for first := range l.queue {
+		buf, batch = append(buf[:0], first.entry...), append(batch[:0], first)
+	more:
+		for len(batch) < 512 {
+			select {
+			case w, ok := <-l.queue:
+				if !ok {
+					break more
+				}
+				buf, batch = append(buf, w.entry...), append(batch, w)
+			default:
+				break more
+			}
+		}
+		_, err := l.file.Write(buf)
+		if err == nil {
+			err = syscall.Fdatasync(int(l.file.Fd()))
+		}
+		for _, w := range batch {
+			w.done <- err
+		}
+	}
+}
+
+func (l *appendLog) close() {
+	close(l.queue)
+	l.ended.Wait()
+	l.file.Close()
+}

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Runs every test, with the race detector, and installs what they need (Debian packages and npm modules, into the
+# machine and into test/browser/node_modules).
+#
+#   scripts/test.sh          the short form, for every change
+#   scripts/test.sh --long   more of the same: fuzzing, more crashes, the figures of bench
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+long=
+case "${1:-}" in
+'') ;;
+--long) long=1 ;;
+*)
+	echo "usage: scripts/test.sh [--long]" >&2
+	exit 2
+	;;
+esac
+
+step() { printf '\n== %s\n' "$*"; }
+
+install() { # install COMMAND PACKAGE…
+	local command=$1
+	shift
+	command -v "$command" >/dev/null && return
+	step "installing $*"
+	if ! command -v apt-get >/dev/null; then
+		echo "scripts/test.sh needs $command: please install it" >&2
+		exit 1
+	fi
+	local sudo=
+	[ "$(id -u)" = 0 ] || sudo=sudo
+	$sudo apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+install gcc gcc libc6-dev # the race detector
+install node nodejs npm
+install chromium chromium
+[ -d test/browser/node_modules/playwright-core ] && [ test/browser/node_modules -nt test/browser/package-lock.json ] ||
+	(step "npm ci" && cd test/browser && npm ci --no-audit --no-fund --silent)
+
+step "format, vet"
+unformatted=$(gofmt -l $(git ls-files '*.go'))
+if [ -n "$unformatted" ]; then
+	echo "gofmt would change:" $unformatted >&2
+	exit 1
+fi
+go vet -tags browser work
+
+step "tests, with the race detector"
+export AFTERLOGIN_LONG=$long
+go test -race -tags browser -timeout 30m work
+
+if [ -n "$long" ]; then
+	step "fuzzing, a minute each"
+	for dir in $(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do
+		for target in $(grep -ho '^func Fuzz[A-Za-z0-9]*' "$dir"/*_test.go | sed 's/func //'); do
+			(cd "$dir" && go test -run '^$' -fuzz "^$target\$" -fuzztime 60s .)
+		done
+	done
+	step "figures"
+	go run ./bench
+fi
