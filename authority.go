@@ -44,6 +44,7 @@ type Authority struct {
 	sealer   *seal.Sealer
 	policies map[string]Policy
 	cache    *cache
+	lease    lease
 	touches  *toucher
 	observe  func(Event)
 	log      *slog.Logger
@@ -85,6 +86,7 @@ func New(c Config) (*Authority, error) {
 	}
 	a.codec, a.sealer = opaque.NewCodec(a.keys), seal.New(a.keys)
 	a.cache = newCache(c.CacheSize)
+	a.lease.start = a.now().Add(-leaseTime) // none yet
 	a.stopNotify = a.store.Notify(a.cache.drop)
 	a.stopped, a.stop = context.WithCancel(context.Background())
 	a.touches = newToucher(a.store, a.log)
@@ -111,6 +113,14 @@ func (a *Authority) Ping(ctx context.Context) error {
 	return nil
 }
 
+// unhurried returns a context for ending a session: a client that hangs up must not keep anybody signed in.
+func unhurried(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+}
+
+// endTimeout bounds how long an ending goes on after its request is gone.
+const endTimeout = 10 * time.Second
+
 // put seals the payload into the record and makes it the successor of version expect.
 func (a *Authority) put(r *store.Record, expect uint64, payload []byte) store.Op {
 	r.Version = expect + 1
@@ -118,7 +128,7 @@ func (a *Authority) put(r *store.Record, expect uint64, payload []byte) store.Op
 	return store.Put(r, expect)
 }
 
-// next returns the record that replaces r, for put: the same columns, no mark.
+// next returns the record that replaces r, which is not marked, for put: the same columns.
 func next(r *store.Record) *store.Record {
 	c := *r
 	return &c
@@ -139,6 +149,9 @@ func (a *Authority) apply(ctx context.Context, root store.ID, happened func(cont
 			return nil
 		case errors.Is(err, store.ErrConflict):
 			return errConflict
+		}
+		a.cache.drop(root) // it may have happened, and the store may not have told
+		switch {
 		case !errors.Is(err, store.ErrUnknown):
 			return unavailable("write", err)
 		case happened != nil:

@@ -90,10 +90,20 @@ func (h *house) use(t afterlogin.Token, c afterlogin.Client, want afterlogin.Rea
 	return s
 }
 
-// renew is what the answer to a request does: the new token, or the zero one.
+// renew is what the answer to a good request does: the new token, or the zero one.
 func (h *house) renew(t afterlogin.Token, c afterlogin.Client) afterlogin.Token {
 	h.t.Helper()
-	got, err := h.Renew(context.Background(), t, c)
+	s, err := h.Validate(context.Background(), t, sessionFrom(c))
+	if err != nil {
+		return afterlogin.Token{}
+	}
+	return h.renewFor(t, s, c)
+}
+
+// renewFor is the answer to a request that was validated before.
+func (h *house) renewFor(t afterlogin.Token, s *afterlogin.Session, c afterlogin.Client) afterlogin.Token {
+	h.t.Helper()
+	got, err := h.Renew(context.Background(), t, s, c)
 	if err != nil {
 		h.t.Fatalf("Renew: %v", err)
 	}

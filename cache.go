@@ -3,6 +3,7 @@ package afterlogin
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/afterlogin/afterlogin/internal/opaque"
 	"github.com/afterlogin/afterlogin/store"
@@ -19,7 +20,46 @@ type cache struct {
 
 	// subjects counts the changes of subjects, by a hash of their ids. An entry remembers the count it was made under:
 	// one sign-out everywhere drops any number of entries without finding them. A collision costs a read.
-	subjects [1 << 16]atomic.Uint32
+	subjects [1<<16 + 1]atomic.Uint32 // the last one, which never changes, is for sessions without a subject
+}
+
+// lease says until when the cache may be believed without having heard from the store: a store that is gone must not go
+// unnoticed for longer. A read of the store that succeeds extends it; while sessions are in use, one of them is read
+// again now and then for its sake.
+type lease struct {
+	start   time.Time
+	from    atomic.Int64 // when the last read that succeeded was sent, in nanoseconds since start
+	probing atomic.Int64 // when a request was last sent to the store for the lease's sake
+}
+
+// leaseTime is how long a lease lasts.
+const leaseTime = time.Second
+
+// holds reports whether the cache may answer now. In the second half of a lease it tells one request in a while that it
+// may not, so that it asks the store while the others go on.
+func (l *lease) holds(now time.Time) bool {
+	at, from := int64(now.Sub(l.start)), l.from.Load()
+	age := at - from
+	if age < 0 || age >= int64(leaseTime) {
+		return false
+	}
+	if age < int64(leaseTime)/2 {
+		return true
+	}
+	probed := l.probing.Load()
+	return at-probed < int64(leaseTime)/4 || !l.probing.CompareAndSwap(probed, at)
+}
+
+// extend notes a read that succeeded and was sent at the time.
+func (l *lease) extend(sent time.Time) {
+	at := int64(sent.Sub(l.start))
+	for {
+		from := l.from.Load()
+		// A clock that went back starts anew.
+		if at <= from && from-at < int64(leaseTime) || l.from.CompareAndSwap(from, at) {
+			return
+		}
+	}
 }
 
 type shard struct {
@@ -62,7 +102,7 @@ func newCache(size int) *cache {
 
 func (c *cache) shard(hash uint64) *shard { return &c.shards[hash>>56] }
 
-func (c *cache) subjectSlot(id store.ID) uint32 { return uint32(id.Hash() % uint64(len(c.subjects))) }
+func (c *cache) subjectSlot(id store.ID) uint32 { return uint32(id.Hash() % uint64(len(c.subjects)-1)) }
 
 // get returns the entry of the record, or nil.
 func (c *cache) get(id store.ID) *entry {
@@ -92,7 +132,7 @@ func (c *cache) begin(id store.ID) filling {
 	s := c.shard(id.Hash())
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return filling{shard: s, changes: s.changes}
+	return filling{shard: s, changes: s.changes, slot: uint32(len(c.subjects) - 1)}
 }
 
 // beginSubject is taken before the subject's record is read.

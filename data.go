@@ -227,6 +227,7 @@ func (a *Authority) Data(ctx context.Context, s *Session) (*Data, error) {
 // Errors: that of change; a Refusal if the session is over; ErrUnavailable, also while a sign-in is moving the data.
 func (a *Authority) UpdateData(ctx context.Context, s *Session, change func(*Data) error) error {
 	for range attempts {
+		uses := a.touches.peek(s.record)
 		rs, err := a.store.Get(ctx, s.record, dataID(s.record))
 		if err != nil {
 			return unavailable("read data", err)
@@ -234,20 +235,18 @@ func (a *Authority) UpdateData(ctx context.Context, s *Session, change func(*Dat
 		if rs[0] == nil {
 			return refuse(ReasonUnknown)
 		}
-		if rs[0].Marked != 0 {
-			x := exam{rec: rs[0]}
-			why := ReasonRevoked
-			if Reason(rs[0].Reason) == ReasonSuperseded {
-				why = ReasonSuperseded
-			}
-			return x.refusal(why, Reason(rs[0].Reason), fromMillis(rs[0].Marked))
+		x := &exam{now: a.now()}
+		if err := a.open(ctx, x, rs[0], uses); err != nil {
+			return err
+		}
+		if why, cause, at := x.standing(); why != "" {
+			return x.refusal(why, cause, at)
 		}
 		d, err := a.openData(rs[1])
 		if err != nil {
 			return err
 		}
-		now := a.now().UnixMilli()
-		if now < d.frozen {
+		if left := d.frozen - x.now.UnixMilli(); 0 < left && left <= freeze.Milliseconds() { // more: the clock was ahead
 			return unavailable("write data", errors.New("a sign-in is taking over the session"))
 		}
 		if err := change(&Data{d: d}); err != nil {

@@ -96,7 +96,7 @@ func (b *browser) request(work time.Duration, lose float64, answered func(ok boo
 		b.w.after(work, func() { // the headers are written
 			var next afterlogin.Token
 			if s.RenewalDue() {
-				next = b.w.h.renew(tok, from)
+				next = b.w.h.renewFor(tok, s, from)
 			}
 			lost := b.w.rng.Float64() < lose
 			b.w.after(b.w.between(5*time.Millisecond, 200*time.Millisecond), func() { // they arrive
@@ -169,6 +169,16 @@ func (b *browser) longPoll() {
 	b.w.after(b.w.between(0, time.Minute), again)
 }
 
+// slow loads a page now and then whose answer takes 40 seconds to two minutes, and is lost as often as a first one.
+func (b *browser) slow() {
+	var again func()
+	again = func() {
+		b.request(b.w.between(40*time.Second, 2*time.Minute), loseFirst, func(bool) {})
+		b.w.after(b.w.between(time.Minute, 20*time.Minute), again)
+	}
+	b.w.after(b.w.between(0, time.Minute), again)
+}
+
 // stepUps proves the password again every few hours, while other requests are under way.
 func (b *browser) stepUps() {
 	var again func()
@@ -227,6 +237,7 @@ func TestDayOfHonestUsers(t *testing.T) {
 		{"a tab that polls", func(w *world, b *browser) { b.poll() }},
 		{"a human with three tabs, one polling", func(w *world, b *browser) { b.browse(); b.browse(); b.poll() }},
 		{"a human with a long poll", func(w *world, b *browser) { b.browse(); b.longPoll() }},
+		{"a human with slow pages", func(w *world, b *browser) { b.browse(); b.slow(); b.poll() }},
 		{"a human with step-ups", func(w *world, b *browser) { b.browse(); b.stepUps(); b.poll() }},
 	} {
 		t.Run(kind.name, func(t *testing.T) {

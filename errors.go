@@ -33,6 +33,7 @@ const (
 	ReasonSignedOut     Reason = "signed_out"     // the person signed out
 	ReasonAdministrator Reason = "administrator"  // somebody with the right to do so ended it
 	ReasonNoCredential  Reason = "no_credential"  // the request carried none
+	ReasonUnreadable    Reason = "unreadable"     // its record does not open: changed outside, or its key is gone
 )
 
 // Errors of the authority.
@@ -63,6 +64,9 @@ type Refusal struct {
 	Session SessionID
 	// At is when the session was ended, if it was.
 	At time.Time
+	// Recent says of a token that was superseded that it was so a moment ago: the client has a better one by now, and
+	// this request was under way.
+	Recent bool
 }
 
 func (r *Refusal) Error() string {

@@ -52,6 +52,9 @@ func (a *Authority) Issue(ctx context.Context, r IssueRequest) (Issued, error) {
 	if !ok {
 		return Issued{}, badRequest("there is no policy %q", r.Policy)
 	}
+	if err := p.Check(r.Kind == KindAPIKey); err != nil {
+		return Issued{}, badRequest("policy %q is not for sessions: %v", r.Policy, err)
+	}
 	if r.NoExpiry && (p.Absolute != 0 || r.Kind != KindAPIKey) {
 		return Issued{}, badRequest("policy %q does not allow what never expires", r.Policy)
 	}
@@ -71,6 +74,7 @@ func (a *Authority) Issue(ctx context.Context, r IssueRequest) (Issued, error) {
 	}
 	got, err := a.create(ctx, &r, p, stamp, old)
 	if err != nil {
+		a.thaw(ctx, old)
 		return Issued{}, err
 	}
 	if err := a.supersede(ctx, old, got.Session); err != nil {
@@ -114,12 +118,21 @@ func (r *IssueRequest) fill() error {
 		return badRequest("lifetime: %v is negative", r.Lifetime)
 	case r.Lifetime > 0 && r.Lifetime < time.Second:
 		return badRequest("lifetime: %v is under a second", r.Lifetime)
-	case len(r.Scopes) > 100 || len(r.Auth.Methods) > 20:
-		return badRequest("over 100 scopes, or over 20 methods")
 	}
-	for _, s := range append(r.Scopes[:len(r.Scopes):len(r.Scopes)], r.Auth.Methods...) {
-		if s == "" || len(s) > 128 {
-			return badRequest("a scope or method is empty or over 128 bytes")
+	if err := checkNames("scope", r.Scopes, maxScopes); err != nil {
+		return err
+	}
+	return checkNames("method", r.Auth.Methods, maxMethods)
+}
+
+// checkNames checks a list of scopes or methods.
+func checkNames(what string, names []string, most int) error {
+	if len(names) > most {
+		return badRequest("%ss: %d of them, the most is %d", what, len(names), most)
+	}
+	for _, n := range names {
+		if n == "" || len(n) > maxName || !utf8.ValidString(n) {
+			return badRequest("%s: want 1 to %d bytes of UTF-8", what, maxName)
 		}
 	}
 	return nil
@@ -231,19 +244,32 @@ func (a *Authority) take(ctx context.Context, r *IssueRequest) (*donor, error) {
 		return nil, nil
 	}
 	old := &donor{exam: x}
-	why, cause, _ := x.standing()
+	why, cause, at := x.standing()
 	switch a.judge(x, clientHash{}) {
 	case current, graced, handOut, lostAnswer:
 		old.live = why == ""
 	}
-	same := x.rec.Subject == r.Subject
+	ours := x.rec.Subject == "" || x.rec.Subject == r.Subject
 	switch {
-	case old.live && (x.rec.Subject == "" || same):
+	case old.live && ours:
 		old.data, err = a.freeze(ctx, x.rec)
-	case !old.live && same && r.Subject != "" && why != ReasonSuperseded && cause != ReasonSignedOut:
+	case !old.live && ours && x.leavesData(why, cause, at):
 		old.data, _, err = a.readData(ctx, x.rec)
 	}
 	return old, err
+}
+
+// leavesData reports whether the data of a session that is over may still move. It does if the session was ended for
+// reuse, or by time: its person signs in again. And if a sign-in replaced it a moment ago: the answer to that may have
+// been lost, and this is the second try. Who signed out, though, meant it.
+func (x *exam) leavesData(why, cause Reason, at time.Time) bool {
+	switch {
+	case why == ReasonSuperseded:
+		return x.now.Sub(at) < moved
+	case cause == ReasonSignedOut:
+		return false
+	}
+	return x.rec.Subject != "" // an anonymous session has no person who could prove anything
 }
 
 // dataFor returns the values that the new session starts with.
@@ -262,31 +288,30 @@ func (d *donor) dataFor(r *IssueRequest) (*data, error) {
 	return out, nil
 }
 
-// supersede ends the session that the new one replaces, and empties its data: the last of the steps, so that a crash
-// before it leaves the old session with its data thawing, and the new one without a holder.
+// supersede ends the session that the new one replaces: the last of the steps, so that a crash before it leaves the old
+// session with its data thawing, and the new one without a holder. The data stays where it is, sealed and out of reach,
+// for a second try of a sign-in whose answer was lost.
 func (a *Authority) supersede(ctx context.Context, old *donor, by *Session) error {
 	if old == nil || !old.live {
 		return nil
 	}
 	x := old.exam
-	ops := []store.Op{
+	err := a.apply(ctx, x.rec.ID, nil,
 		store.Mark(x.rec.ID, a.now().UnixMilli(), string(ReasonSuperseded)),
-		store.Emit(x.event(EventSuperseded, ReasonSuperseded, "by "+string(by.ID))),
-	}
-	if old.data != nil {
-		empty := &data{frozen: old.data.frozen}
-		payload, err := empty.encode()
-		if err != nil {
-			return err
-		}
-		ops = append(ops, a.put(newDataRecord(x.rec), old.data.version, payload))
-	}
-	err := a.apply(ctx, x.rec.ID, nil, ops...)
-	if err == errConflict { // another sign-in from the same session has the data in hand: it empties it
-		err = a.apply(ctx, x.rec.ID, nil, ops[:2]...)
-	}
+		store.Emit(x.event(EventSuperseded, ReasonSuperseded, "by "+string(by.ID))))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil
 	}
 	return err
+}
+
+// thaw lets the data be written again after a sign-in that failed. If that fails, too, time does it.
+func (a *Authority) thaw(ctx context.Context, old *donor) {
+	if old == nil || !old.live || old.data == nil {
+		return
+	}
+	old.data.frozen = 0
+	if err := a.writeData(ctx, old.exam.rec, old.data); err != nil {
+		a.log.Debug("session data stays frozen for a moment", "session", newSessionID(KindSession, old.exam.rec.ID), "err", err)
+	}
 }

@@ -40,8 +40,21 @@ func TestAnonymousBecomesSignedIn(t *testing.T) {
 	h.use(anon.Token, home, afterlogin.ReasonSuperseded)
 	h.clock.pass(2 * time.Hour)
 	h.use(anon.Token, thief, afterlogin.ReasonSuperseded) // never theft, however late
-	if got := h.cart(anon.Session); got != "" {
-		t.Errorf("the old session still has data: %s", got)
+}
+
+// The answer to a sign-in is lost: the browser still has the anonymous cookie, and the second try has the cart.
+func TestALostSignInAnswerKeepsTheCart(t *testing.T) {
+	h := newHouse(t)
+	anon := h.anonymous(`["mug"]`)
+	for _, tt := range []struct {
+		after time.Duration
+		want  string
+	}{{0, `["mug"]`}, {59 * time.Second, `["mug"]`}, {time.Minute, ""}} {
+		h.clock.pass(tt.after)
+		in, err := h.Issue(t.Context(), afterlogin.IssueRequest{Subject: "mia", From: anon.Token})
+		if err != nil || h.cart(in.Session) != tt.want {
+			t.Errorf("%v later: %v, cart %q, want %q", tt.after, err, h.cart(in.Session), tt.want)
+		}
 	}
 }
 
@@ -208,10 +221,13 @@ func TestBegin(t *testing.T) {
 	if err := h.RevokeSubject(ctx, 0, "mia", afterlogin.Sessions); err != nil { // the password was changed
 		t.Fatal(err)
 	}
-	for name, m := range map[string]afterlogin.Mark{"first": first, "second": second, "another's": begin("tom")} {
+	for name, m := range map[string]afterlogin.Mark{"first": first, "second": second} {
 		if err := issue(m); !errors.Is(err, afterlogin.ErrStaleSignIn) {
 			t.Errorf("%s mark after a sign-out everywhere: %v, want ErrStaleSignIn", name, err)
 		}
+	}
+	if err := issue(begin("tom")); !errors.Is(err, afterlogin.ErrBadRequest) {
+		t.Errorf("a mark of another subject: %v, want ErrBadRequest", err)
 	}
 	if err := issue(begin("mia")); err != nil {
 		t.Error(err)

@@ -41,7 +41,11 @@ func (a *Authority) janitor(horizon time.Time) {
 }
 
 func (a *Authority) purge(ctx context.Context, horizon time.Time) {
-	b := store.Bucket(horizon.Add(-purgeAfter).Unix() / 3600)
+	hours := horizon.Add(-purgeAfter).Unix() / 3600
+	if hours <= 0 { // a clock that fell to its epoch
+		return
+	}
+	b := store.Bucket(min(hours, int64(store.NoBucket)-1))
 	if err := a.store.Purge(ctx, b); err != nil && ctx.Err() == nil {
 		a.log.Warn("expired records were not cleaned up", "err", err)
 	}

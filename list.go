@@ -30,8 +30,29 @@ type Query struct {
 var ErrBadCursor = errors.New("not a cursor of this list")
 
 // Sessions yields the sessions that the query names, in a stable order (by the hour they end in), however many there
-// are. It yields an error, ErrUnavailable or ErrBadCursor, as the last thing, if at all.
+// are. It yields an error, ErrUnavailable or ErrBadCursor, as the last thing, if at all. A record that does not open is
+// yielded with what can be read of it and ReasonUnreadable: it opens nothing, and can be revoked.
 func (a *Authority) Sessions(ctx context.Context, q Query) iter.Seq2[*Session, error] {
+	return func(yield func(*Session, error) bool) {
+		for s, err := range a.records(ctx, q) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if q.shows(s) && !yield(s, nil) {
+				return
+			}
+		}
+	}
+}
+
+// shows reports whether the query asks for the session, of those that its store query found.
+func (q *Query) shows(s *Session) bool {
+	return (q.Kind == 0 || s.Kind == q.Kind) && (q.Ended || s.Ended.IsZero())
+}
+
+// records yields every session that the store finds for the query, shown or not.
+func (a *Authority) records(ctx context.Context, q Query) iter.Seq2[*Session, error] {
 	return func(yield func(*Session, error) bool) {
 		after, err := a.parseCursor(q)
 		if err != nil {
@@ -44,15 +65,12 @@ func (a *Authority) Sessions(ctx context.Context, q Query) iter.Seq2[*Session, e
 				yield(nil, unavailable("list", err))
 				return
 			}
-			if q.Kind != 0 && Kind(r.Kind) != q.Kind {
-				continue
-			}
 			s, err := a.listed(ctx, r, subjects)
 			if err != nil {
 				yield(nil, err)
 				return
 			}
-			if (q.Ended || s.Ended.IsZero()) && !yield(s, nil) {
+			if !yield(s, nil) {
 				return
 			}
 		}
@@ -67,9 +85,17 @@ func (a *Authority) listed(ctx context.Context, r *store.Record, subjects map[st
 		x.state, err = decodeState(plain)
 	}
 	if err != nil {
-		return nil, unavailable("open", err)
+		a.log.Error("a record does not open", "record", r.ID, "err", err)
+		x.state = &state{}
+		s := x.session()
+		s.Ended, s.Why = x.now, ReasonUnreadable
+		if r.Marked != 0 {
+			s.Ended = fromMillis(r.Marked)
+		}
+		return s, nil
 	}
 	x.policy = a.policy(x.state.policy)
+	// The record was read before the look at what this node has seen; that a use is missed costs a list nothing.
 	overlay(r, a.touches.peek(r.ID))
 	if r.Subject != "" {
 		st, ok := subjects[r.Subject]
@@ -93,11 +119,15 @@ func (a *Authority) listed(ctx context.Context, r *store.Record, subjects map[st
 	return s, nil
 }
 
-// A Page is a part of a list. Next is the cursor of the rest, empty at the end.
+// A Page is a part of a list. Next is the cursor of the rest, empty at the end. A page may hold fewer sessions than its
+// limit, or none, and still not be the last.
 type Page struct {
 	Sessions []*Session
 	Next     string
 }
+
+// pageWork bounds how many records one page looks at, shown or not.
+const pageWork = 5000
 
 // Page returns up to Limit sessions of the query.
 func (a *Authority) Page(ctx context.Context, q Query) (Page, error) {
@@ -108,15 +138,20 @@ func (a *Authority) Page(ctx context.Context, q Query) (Page, error) {
 		return Page{}, badRequest("limit: %d is not between 1 and 1000", q.Limit)
 	}
 	var p Page
-	for s, err := range a.Sessions(ctx, q) {
+	var last store.ID
+	looked := 0
+	for s, err := range a.records(ctx, q) {
 		if err != nil {
 			return Page{}, err
 		}
-		if len(p.Sessions) == q.Limit {
-			p.Next = a.cursor(q, p.Sessions[q.Limit-1].record)
+		if looked == pageWork || len(p.Sessions) == q.Limit && q.shows(s) {
+			p.Next = a.cursor(q, last)
 			break
 		}
-		p.Sessions = append(p.Sessions, s)
+		looked, last = looked+1, s.record
+		if q.shows(s) {
+			p.Sessions = append(p.Sessions, s)
+		}
 	}
 	return p, nil
 }

@@ -20,6 +20,8 @@ type Policy struct {
 	// KeepOnReuse refuses an out-of-date token without ending its session. For API keys, where a forgotten copy is an
 	// accident and the end of the key an outage.
 	KeepOnReuse bool
+	// Persistent lets the browser keep the cookie after it was closed.
+	Persistent bool
 }
 
 // The names of the built-in policies.
@@ -41,7 +43,7 @@ const day = 24 * time.Hour
 
 var defaultPolicies = map[string]Policy{
 	PolicyBrowser:   {Idle: time.Hour, Absolute: day, Renewal: 15 * time.Minute, Grace: 30 * time.Second},
-	PolicyRemember:  {Idle: 14 * day, Absolute: 30 * day, Renewal: 15 * time.Minute, Grace: 30 * time.Second},
+	PolicyRemember:  {Idle: 14 * day, Absolute: 30 * day, Renewal: 15 * time.Minute, Grace: 30 * time.Second, Persistent: true},
 	PolicyConsole:   {Idle: 15 * time.Minute, Absolute: 8 * time.Hour, Renewal: 5 * time.Minute, Grace: 30 * time.Second},
 	PolicyAnonymous: {Idle: day, Absolute: 7 * day, Renewal: 15 * time.Minute, Grace: 30 * time.Second},
 	PolicyAPIKey:    {Absolute: 365 * day, KeepOnReuse: true},
@@ -55,8 +57,12 @@ const (
 	// stepUpGrace is for how long a token replaced by a step-up is called superseded rather than reused. It is refused
 	// all the while; this only spares the session of a person whose other tabs were loading.
 	stepUpGrace = 60 * time.Second
+	// clockSkew is how far the clock may be behind the time of a rotation before it is taken to have been set back.
+	clockSkew = 5 * time.Second
 	// freeze is for how long a sign-in keeps others from writing the data that it moves.
 	freeze = 30 * time.Second
+	// moved is for how long after a sign-in the data of the session that it replaced can be moved once more.
+	moved = 60 * time.Second
 	// maxReplaced is how often in a row a lost answer is forgiven.
 	maxReplaced = 2
 	// ringSize is how many rotations a record remembers.

@@ -32,12 +32,14 @@ func (a *Authority) RevokeOthers(ctx context.Context, id SessionID) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := unhurried(ctx)
+	defer cancel()
 	x, err := a.examine(ctx, rid)
 	if err != nil {
 		return err
 	}
-	if x.rec.Subject == "" {
-		return badRequest("session %s is anonymous: it has no others", id)
+	if x.rec.Subject == "" || Kind(x.rec.Kind) != KindSession {
+		return badRequest("%s is anonymous, or no session: it has no others", id)
 	}
 	return a.bump(ctx, x.rec.Tenant, x.rec.Subject, Sessions, rid)
 }
@@ -46,6 +48,8 @@ func (a *Authority) bump(ctx context.Context, tenant uint32, subject string, sco
 	if err := checkSubject(subject); err != nil {
 		return err
 	}
+	ctx, cancel := unhurried(ctx)
+	defer cancel()
 	sid := store.SubjectID(tenant, subject)
 	for range attempts {
 		_, rec, err := a.subject(ctx, sid)
@@ -107,7 +111,8 @@ func (a *Authority) examine(ctx context.Context, id store.ID) (*exam, error) {
 	return x, nil
 }
 
-// Revoke ends the session or API key, and everything below it. It is durable when it returns nil; a second call does no
+// Revoke ends the session or API key, and everything below it, even if the context is cancelled meanwhile: nobody stays
+// signed in because a client hung up. It is durable when it returns nil; a second call does no
 // harm and is durable, too. why is shown where the session is listed; ReasonSignedOut and ReasonAdministrator are usual.
 // It fails with ErrNoSession if there is none.
 func (a *Authority) Revoke(ctx context.Context, id SessionID, why Reason) error {
@@ -118,6 +123,8 @@ func (a *Authority) Revoke(ctx context.Context, id SessionID, why Reason) error 
 	if why == "" || len(why) > store.MaxReason {
 		return badRequest("a reason of 1 to %d bytes is needed", store.MaxReason)
 	}
+	ctx, cancel := unhurried(ctx)
+	defer cancel()
 	rs, err := a.store.Get(ctx, rid)
 	if err != nil {
 		return unavailable("read", err)
@@ -148,6 +155,8 @@ func (a *Authority) revoke(ctx context.Context, r *store.Record, why Reason) err
 // RevokeToken ends the session that the token belongs to. A token that is not ours ends nothing and is refused; one that
 // is out of date ends its session all the same, since somebody holds it and wants it ended.
 func (a *Authority) RevokeToken(ctx context.Context, t Token, why Reason) (SessionID, error) {
+	ctx, cancel := unhurried(ctx)
+	defer cancel()
 	x, err := a.genuine(ctx, t)
 	if err != nil {
 		return "", err

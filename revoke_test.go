@@ -255,6 +255,142 @@ func TestDataWithManyKeys(t *testing.T) {
 	}
 }
 
+func TestDataOfASessionThatIsOverCannotBeWritten(t *testing.T) {
+	for name, end := range map[string]func(*house, afterlogin.Issued) error{
+		"revoked": func(h *house, in afterlogin.Issued) error {
+			return h.Revoke(t.Context(), in.Session.ID, afterlogin.ReasonSignedOut)
+		},
+		"signed out everywhere": func(h *house, in afterlogin.Issued) error {
+			return h.RevokeSubject(t.Context(), 0, "mia", afterlogin.Sessions)
+		},
+		"idle": func(h *house, in afterlogin.Issued) error { h.clock.pass(time.Hour); return nil },
+	} {
+		h := newHouse(t)
+		in := h.signIn("mia")
+		if err := end(h, in); err != nil {
+			t.Fatal(err)
+		}
+		err := h.UpdateData(t.Context(), in.Session, func(d *afterlogin.Data) error { return d.Set("a", 1) })
+		if !errors.Is(err, afterlogin.ErrInvalidToken) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Who hangs up is signed out all the same.
+func TestRevocationsDoNotNeedTheirClient(t *testing.T) {
+	h := newHouse(t)
+	a, b, c := h.signIn("mia"), h.signIn("mia"), h.signIn("tom")
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := h.RevokeToken(gone, c.Token, afterlogin.ReasonSignedOut); err != nil {
+		t.Error(err)
+	}
+	if err := h.RevokeOthers(gone, a.Session.ID); err != nil {
+		t.Error(err)
+	}
+	if err := h.Revoke(gone, a.Session.ID, afterlogin.ReasonSignedOut); err != nil {
+		t.Error(err)
+	}
+	h.use(a.Token, home, afterlogin.ReasonRevoked)
+	h.use(b.Token, home, afterlogin.ReasonSignedOutAll)
+	h.use(c.Token, home, afterlogin.ReasonRevoked)
+}
+
+// One record that does not open is shown as what it is, and hides no other.
+func TestListWithABadRecord(t *testing.T) {
+	h := newHouse(t)
+	for range 3 {
+		h.signIn("mia")
+	}
+	var bad *store.Record
+	for r, err := range h.store.List(t.Context(), store.Query{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		bad = r
+	}
+	bad.Version++
+	bad.Payload[30] ^= 1
+	if err := h.store.Apply(t.Context(), bad.ID, store.Put(bad, bad.Version-1)); err != nil {
+		t.Fatal(err)
+	}
+	p, err := h.Page(t.Context(), afterlogin.Query{Subject: "mia", Ended: true})
+	if err != nil || len(p.Sessions) != 3 {
+		t.Fatalf("%d sessions: %v", len(p.Sessions), err)
+	}
+	for _, s := range p.Sessions {
+		if s.Why == afterlogin.ReasonUnreadable {
+			if err := h.Revoke(t.Context(), s.ID, afterlogin.ReasonAdministrator); err != nil {
+				t.Error(err)
+			}
+			return
+		}
+	}
+	t.Error("the record that does not open is not shown")
+}
+
+// The cache is believed for a second, and not longer, without a word from the store.
+func TestTheCacheNeedsTheStore(t *testing.T) {
+	h := newHouse(t)
+	in := h.signIn("mia")
+	h.use(in.Token, home, "")
+	if err := h.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h.clock.pass(time.Second)
+	if _, err := h.Validate(t.Context(), in.Token, sessionFrom(home)); !errors.Is(err, afterlogin.ErrUnavailable) {
+		t.Errorf("a second after the store is gone: %v", err)
+	}
+}
+
+// reads is a store that counts reads.
+type reads struct {
+	store.Store
+	n atomic.Int64
+}
+
+func (r *reads) Get(ctx context.Context, ids ...store.ID) ([]*store.Record, error) {
+	r.n.Add(1)
+	return r.Store.Get(ctx, ids...)
+}
+
+// Anonymous sessions are cached, too, whoever signs in meanwhile.
+func TestAnonymousSessionsAreCached(t *testing.T) {
+	r := &reads{Store: memstore.New()}
+	h := newHouse(t, func(c *afterlogin.Config) { c.Store = r })
+	anon := h.anonymous("[]")
+	h.use(anon.Token, home, "")
+	for i := range 500 {
+		if err := h.RevokeSubject(t.Context(), 0, fmt.Sprint("u", i), afterlogin.Sessions); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.n.Store(0)
+	for range 10 {
+		h.use(anon.Token, home, "")
+	}
+	if n := r.n.Load(); n != 0 {
+		t.Errorf("%d reads for 10 validations", n)
+	}
+}
+
+// What was seen last is written when the authority is closed.
+func TestCloseWritesLastUses(t *testing.T) {
+	h := newHouse(t)
+	in := h.signIn("mia")
+	h.clock.pass(30 * time.Minute)
+	h.use(in.Token, home, "")
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for r, err := range h.store.List(t.Context(), store.Query{}) {
+		if err != nil || r.LastSeen != h.clock.ms.Load() || r.SeenGen != 1 {
+			t.Errorf("last seen %d, generation %d: %v", r.LastSeen, r.SeenGen, err)
+		}
+	}
+}
+
 func TestConcurrentDataWritesAreAllThere(t *testing.T) {
 	h := newHouse(t)
 	s := h.signIn("mia").Session

@@ -31,84 +31,93 @@ func (a *Authority) judge(x *exam, from clientHash) verdict {
 	st, gen := x.state, x.tok.Generation
 	switch {
 	case gen == st.generation:
-		v := opaque.Verifier(x.rec.ID, gen, &x.tok.Secret)
-		if subtle.ConstantTimeCompare(v[:], st.verifier[:]) != 1 {
-			return forged
-		}
-		return current
-	case x.trust != opaque.Genuine:
-		return forged // the MAC key may have leaked: an old generation proves nothing
-	case gen > st.generation:
+		return proven(x, &st.verifier, current)
+	case gen > st.generation && x.trust == opaque.Genuine:
 		return ahead
+	case gen > st.generation:
+		return forged
+	}
+	retired := st.link(gen + 1)
+	switch {
+	case retired != nil && proven(x, &retired.retired, current) == forged:
+		return forged
+	case retired == nil && x.trust != opaque.Genuine:
+		return forged // its MAC key may have leaked, and nothing else is left that proves it
 	}
 	now := x.now.UnixMilli()
 	for i := len(st.ring) - 1; i >= 0 && st.ring[i].generation > gen; i-- {
-		if l := &st.ring[i]; l.parent == 0 { // a step-up, or suspicion: nothing older is good for a moment longer
+		if l := &st.ring[i]; l.parent == 0 { // a step-up: nothing older is good for a moment longer
 			if now < l.at+stepUpGrace.Milliseconds() {
 				return replaced
 			}
 			return reuse
 		}
 	}
-	retired := st.link(gen + 1)
 	if retired == nil {
 		return reuse
 	}
-	secret, onPath, err := a.successor(x)
-	if err == nil && onPath {
-		v := opaque.Verifier(x.rec.ID, st.generation, &secret)
-		if subtle.ConstantTimeCompare(v[:], st.verifier[:]) != 1 {
-			return forged
-		}
+	last := st.link(st.generation)
+	if now < last.at-clockSkew.Milliseconds() {
+		return replaced // the clock went back: a grace must not get longer by it, and it is nobody's fault
 	}
 	unseen := x.rec.SeenGen < st.generation
-	last := st.link(st.generation)
-	end := retired.at + x.policy.Grace.Milliseconds()
-	if last.parent == gen {
-		// A lost answer was forgiven: the client that comes back brings its other requests along, and they need the
-		// grace that the first one had. It starts anew at most maxReplaced times.
-		end = max(end, last.at+x.policy.Grace.Milliseconds())
-	}
+	end := st.graceEnd(gen, x.policy)
 	if !unseen {
 		end = min(end, x.rec.SeenAt+seenGrace.Milliseconds())
 	}
 	switch {
-	case now < end && unseen && onPath && err == nil && last.client == from:
+	case now < end && unseen && last.client == from && st.descends(gen):
 		return handOut
 	case now < end:
 		return graced
-	case unseen && last.parent == gen && st.replaced < maxReplaced && !st.full(now, x.policy):
+	case unseen && (last.parent == gen || st.generation-1 == gen) && st.replaced < maxReplaced:
 		return lostAnswer
 	}
 	return reuse
 }
 
-// successor recomputes the current secret from the presented one. onPath is false if the current one does not descend
-// from it, or the ring no longer knows.
-func (a *Authority) successor(x *exam) (secret [opaque.SecretSize]byte, onPath bool, err error) {
+// proven returns the verdict if the presented secret is the one that the verifier is of.
+func proven(x *exam, verifier *[opaque.VerifierSize]byte, v verdict) verdict {
+	have := opaque.Verifier(x.rec.ID, x.tok.Generation, &x.tok.Secret)
+	if subtle.ConstantTimeCompare(have[:], verifier[:]) != 1 {
+		return forged
+	}
+	return v
+}
+
+// descends reports whether the current secret was derived from that of the generation.
+func (s *state) descends(generation uint32) bool {
+	g := s.generation
+	for g > generation {
+		l := s.link(g)
+		if l == nil {
+			return false
+		}
+		g = l.parent
+	}
+	return g == generation
+}
+
+// successor recomputes the current secret from the presented one, from which it descends.
+func (a *Authority) successor(x *exam) (secret [opaque.SecretSize]byte, err error) {
 	var path []*link
 	for g := x.state.generation; g != x.tok.Generation; {
 		l := x.state.link(g)
-		if l == nil || l.parent == 0 || l.parent < x.tok.Generation {
-			return secret, false, nil
-		}
-		path = append(path, l)
-		g = l.parent
+		path, g = append(path, l), l.parent
 	}
 	secret = x.tok.Secret
 	for _, l := range slices.Backward(path) {
 		key, ok := a.keys.Key(keyring.Rotation, l.key)
 		if !ok {
-			return secret, false, errors.New("rotation key is gone")
+			return secret, errors.New("the rotation key is gone")
 		}
 		secret = opaque.Successor(key, x.rec.ID, l.parent, l.generation, &l.nonce, &secret)
 	}
-	return secret, true, nil
-}
-
-// full reports whether one more rotation would push a token out of the ring that is still good.
-func (s *state) full(now int64, p Policy) bool {
-	return len(s.ring) == ringSize && now < s.ring[0].at+p.Grace.Milliseconds()
+	v := opaque.Verifier(x.rec.ID, x.state.generation, &secret)
+	if subtle.ConstantTimeCompare(v[:], x.state.verifier[:]) != 1 {
+		return secret, errors.New("the recomputed token is not the current one")
+	}
+	return secret, nil
 }
 
 // Issued is a token and the session it stands for. The token is shown this once.
@@ -117,17 +126,18 @@ type Issued struct {
 	Session *Session
 }
 
-// Renew is for the moment when the headers of an answer are written. If the token that came with the request is due for
-// renewal, it is replaced, durably, and the new one returned; if it was replaced a moment ago and the answer to that may
-// have been lost, the same new one is returned once more. Otherwise the Token is zero, which is the ordinary case and
-// also what becomes of a token that is no longer good: Renew does not judge. The request was validated when it came,
-// and a slow answer must not end the session because the token has been renewed meanwhile.
+// Renew is for the moment when the headers of an answer are written. s is what Validate returned for the request that
+// is being answered. If the token that came with the request is due for renewal, it is replaced, durably, and the new one
+// returned; if it was replaced a moment ago and the answer to that may have been lost, the same new one is returned once
+// more. Otherwise the Token is zero, which is the ordinary case and also what becomes of a token that is no longer good:
+// Renew does not judge. The request was validated when it came, and a slow answer must not end the session because the
+// token has been renewed meanwhile.
 //
 // However many requests present one token at once, they get the same new one, or none.
 //
 // The error is ErrUnavailable; the answer can then go out without a new token, and the next one will carry it.
-func (a *Authority) Renew(ctx context.Context, t Token, from Client) (Issued, error) {
-	return a.rotate(ctx, t, rotation{from: from})
+func (a *Authority) Renew(ctx context.Context, t Token, s *Session, from Client) (Issued, error) {
+	return a.rotate(ctx, t, rotation{from: from, lost: s != nil && s.lost})
 }
 
 // Rotate replaces the token by hand, whether it is due or not, and judges like Validate: a late duplicate gets the same
@@ -145,6 +155,9 @@ func (a *Authority) Rotate(ctx context.Context, t Token, e Expect) (Issued, erro
 // derived. The session stays; its old token is refused at once. The new one must reach the person, or they have to sign
 // in again. Methods are added to those of the session.
 func (a *Authority) StepUp(ctx context.Context, t Token, auth Authentication, from Client) (Issued, error) {
+	if err := checkNames("method", auth.Methods, maxMethods); err != nil {
+		return Issued{}, err
+	}
 	e := Expect{Kinds: []Kind{KindSession}, From: from, CanRenew: true}
 	return a.rotate(ctx, t, rotation{from: from, expect: &e, stepUp: &auth})
 }
@@ -153,7 +166,10 @@ func (a *Authority) StepUp(ctx context.Context, t Token, auth Authentication, fr
 type rotation struct {
 	from   Client
 	expect *Expect         // nil: only if due, and without a judgement
-	stepUp *Authentication // not nil: to a fresh secret
+	stepUp *Authentication // not nil: to a fresh secret, whichever tenant's session it is
+	// lost says that the request came with a token whose successor nobody had used. Where it was not so then, a token
+	// that is late only now, because the answer took its time, says nothing about an answer that was lost.
+	lost bool
 }
 
 func (a *Authority) rotate(ctx context.Context, t Token, how rotation) (Issued, error) {
@@ -183,44 +199,49 @@ func (how rotation) no(err error) (Issued, error) {
 }
 
 func (a *Authority) rotateOnce(ctx context.Context, x *exam, how rotation) (Issued, error) {
-	var s *Session
-	if how.expect != nil {
-		if !slices.Contains(how.expect.Kinds, Kind(x.tok.Kind)) {
-			return Issued{}, refuse(ReasonWrongKind)
-		}
-		var err error
-		if s, err = a.decide(ctx, x, how.expect); err != nil {
-			return Issued{}, err
-		}
-	} else {
-		if x.rec == nil || x.tok.Kind != x.rec.Kind {
-			return Issued{}, nil
-		}
-		if why, _, _ := x.standing(); why != "" {
-			return Issued{}, nil
-		}
-		s = x.session()
+	s, v, err := a.admitted(ctx, x, how)
+	if s == nil || err != nil {
+		return Issued{}, err
 	}
-	v := a.judge(x, how.from.hash())
 	ms := x.now.UnixMilli()
 	switch {
-	case how.stepUp != nil && (v == current || v == graced || v == handOut || v == lostAnswer):
+	case how.stepUp != nil: // admitted: current, or not long ago
 		return a.advance(ctx, x, how, 0)
 	case v == current && (how.expect != nil || due(x.policy, s.Renewed, x.now)):
 		if x.state.full(ms, x.policy) {
 			return Issued{Session: s}, nil // the presented token stays current
 		}
 		return a.advance(ctx, x, how, x.tok.Generation)
-	case v == lostAnswer:
+	case v == lostAnswer && (how.expect != nil || how.lost):
 		return a.advance(ctx, x, how, x.tok.Generation)
 	case v == handOut:
-		secret, _, err := a.successor(x)
+		secret, err := a.successor(x)
 		if err != nil {
-			return Issued{}, unavailable("rotate", err)
+			a.log.Warn("a successor is not handed out again", "session", s.ID, "err", err)
+			return Issued{Session: s}, nil
 		}
 		return Issued{Token: a.token(x.rec, x.state.generation, secret), Session: s}, nil
 	}
 	return Issued{Session: s}, nil
+}
+
+// admitted returns the session and what its token's generation means. A rotation that does not judge gets no session for
+// what Validate would refuse.
+func (a *Authority) admitted(ctx context.Context, x *exam, how rotation) (*Session, verdict, error) {
+	if how.expect == nil {
+		if x.rec == nil || x.tok.Kind != x.rec.Kind {
+			return nil, forged, nil
+		}
+		if why, _, _ := x.standing(); why != "" {
+			return nil, forged, nil
+		}
+		return x.session(), a.judge(x, how.from.hash()), nil
+	}
+	e := *how.expect
+	if how.stepUp != nil && x.rec != nil {
+		e.Tenant = x.rec.Tenant
+	}
+	return a.decide(ctx, x, &e)
 }
 
 // advance makes the next generation, from the secret of parent (the presented one), or from a fresh secret if parent is
@@ -228,7 +249,7 @@ func (a *Authority) rotateOnce(ctx context.Context, x *exam, how rotation) (Issu
 func (a *Authority) advance(ctx context.Context, x *exam, how rotation, parent uint32) (Issued, error) {
 	st := x.state.clone()
 	ms := x.now.UnixMilli()
-	l := link{generation: st.generation + 1, parent: parent, at: ms, client: how.from.hash()}
+	l := link{generation: st.generation + 1, parent: parent, at: ms, client: how.from.hash(), retired: st.verifier}
 	if n := len(st.ring); n > 0 {
 		l.at = max(ms, st.ring[n-1].at) // a clock that went back must not lengthen a grace
 	}

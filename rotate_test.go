@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/internal/opaque"
 	"github.com/afterlogin/afterlogin/keyring"
 )
 
@@ -287,19 +288,138 @@ func TestKeysOutliveTheirRotation(t *testing.T) {
 	h.use(h.renewed(next, home), home, "")
 }
 
+func (h *house) distrustMAC() {
+	h.t.Helper()
+	if _, err := h.keys.Rotate(keyring.MAC); err != nil {
+		h.t.Fatal(err)
+	}
+	if err := h.keys.SetState(keyring.MAC, 1, keyring.Distrusted); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
 func TestALeakedMACKeySignsNobodyOut(t *testing.T) {
 	h := newHouse(t)
 	tok := h.signIn("mia").Token
+	h.distrustMAC()
 	next := h.renewed(tok, home)
-	if _, err := h.keys.Rotate(keyring.MAC); err != nil {
-		t.Fatal(err)
+	if got := h.renew(tok, home); !same(got, next) { // a parallel request of the same page
+		t.Error("the successor is not handed out again")
 	}
-	if err := h.keys.SetState(keyring.MAC, 1, keyring.Distrusted); err != nil {
-		t.Fatal(err)
+	h.clock.pass(10 * time.Minute)
+	again := h.renew(tok, home) // the answer was lost
+	if again.IsZero() {
+		t.Error("a lost answer is not forgiven")
 	}
-	h.clock.pass(time.Hour - time.Minute)
-	h.use(tok, thief, afterlogin.ReasonForged) // an old generation proves nothing any more, and ends nothing
+	h.use(again, home, "")
+}
+
+// Whoever has the MAC key and knows a session's id can make tokens of any generation with a right MAC. None of them
+// enters, whatever the state of the lineage; and once the key is distrusted, none ends the session either.
+func TestTheMACKeyAloneDoesNotEnter(t *testing.T) {
+	for _, distrusted := range []bool{false, true} {
+		h := newHouse(t)
+		tok := h.signIn("mia").Token
+		lost := h.renewed(tok, home)
+		h.clock.pass(time.Minute)
+		now := h.renew(tok, home) // a forgiven lost answer: lost is in its grace beside the path
+		if now.IsZero() || same(now, lost) {
+			t.Fatal("no forgiven answer to begin with")
+		}
+		if _, err := h.keys.Rotate(keyring.Rotation); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.keys.SetState(keyring.Rotation, 1, keyring.Dead); err != nil {
+			t.Fatal(err)
+		}
+		forge := opaque.NewCodec(h.keys)
+		made, err := opaque.Parse(now.Reveal())
+		if err != nil {
+			t.Fatal(err)
+		}
+		made.Secret = [opaque.SecretSize]byte{1, 2, 3}
+		var tokens []afterlogin.Token
+		for gen := uint32(1); gen <= 3; gen++ {
+			made.Generation = gen
+			tokens = append(tokens, afterlogin.TokenFrom(forge.Format(made)))
+		}
+		if distrusted {
+			h.distrustMAC()
+		}
+		for i, forged := range tokens {
+			h.use(forged, home, afterlogin.ReasonForged)
+			if up, err := h.StepUp(t.Context(), forged, afterlogin.Authentication{}, home); err == nil {
+				t.Errorf("generation %d: a step-up with a made-up secret: %v", i+1, up)
+			}
+			if !h.renewFor(forged, nil, home).IsZero() {
+				t.Errorf("generation %d: a renewal with a made-up secret", i+1)
+			}
+		}
+		h.use(lost, home, "")
+		h.use(now, home, "")
+	}
+}
+
+// A slow answer to a request that came before a renewal says nothing about a lost answer: it leaves the new token alone.
+func TestASlowAnswerForgivesNothing(t *testing.T) {
+	h := newHouse(t)
+	tok := h.signIn("mia").Token
+	h.clock.pass(15 * time.Minute)
+	slow := h.use(tok, home, "") // a long poll
+	next := h.renew(tok, home)   // another request of the page; the browser has this now, and sleeps
+	h.clock.pass(time.Minute)
+	if !h.renewFor(tok, slow, home).IsZero() {
+		t.Error("the long poll's answer replaces a token that was received")
+	}
+	h.clock.pass(10 * time.Minute)
 	h.use(next, home, "")
+}
+
+// Two clients of one browser come back late, and the one's answer is lost again: the other's token is its sibling.
+func TestTheSiblingOfAForgivenAnswerIsForgivenToo(t *testing.T) {
+	h := newHouse(t)
+	tok := h.signIn("mia").Token
+	sibling := h.renewed(tok, home)
+	h.clock.pass(time.Minute)
+	h.renew(tok, home) // forgiven, and lost again: nobody ever uses it
+	h.clock.pass(10 * time.Minute)
+	if !h.use(sibling, home, "").RenewalDue() {
+		t.Error("not renewed")
+	}
+	h.use(h.renew(sibling, home), home, "")
+}
+
+// The grace of a client that was forgiven outlasts the next rotation.
+func TestAForgivenGraceOutlastsARotation(t *testing.T) {
+	h := newHouse(t)
+	tok := h.signIn("mia").Token
+	h.renewed(tok, home)
+	h.clock.pass(time.Minute)
+	again := h.renew(tok, home)
+	h.use(again, home, "")
+	if _, err := h.Rotate(t.Context(), again, sessionFrom(home)); err != nil {
+		t.Fatal(err)
+	}
+	h.clock.pass(2 * time.Second)
+	h.use(tok, home, "")
+}
+
+func TestStepUpInATenant(t *testing.T) {
+	h := newHouse(t)
+	in, err := h.Issue(t.Context(), afterlogin.IssueRequest{Subject: "mia", Tenant: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.StepUp(t.Context(), in.Token, afterlogin.Authentication{Methods: []string{"otp"}}, home); err != nil {
+		t.Error(err)
+	}
+	many := make([]string, 256)
+	for i := range many {
+		many[i] = "m"
+	}
+	if _, err := h.StepUp(t.Context(), in.Token, afterlogin.Authentication{Methods: many}, home); !errors.Is(err, afterlogin.ErrBadRequest) {
+		t.Errorf("256 methods: %v", err)
+	}
 }
 
 func TestClockThatGoesBack(t *testing.T) {
@@ -308,6 +428,7 @@ func TestClockThatGoesBack(t *testing.T) {
 	next := h.renewed(tok, home)
 	h.use(next, home, "")
 	h.clock.pass(-10 * time.Minute)
+	h.use(tok, thief, afterlogin.ReasonSuperseded) // a grace does not get longer by it; and it is nobody's fault
 	third, err := h.Rotate(t.Context(), next, sessionFrom(home))
 	if err != nil {
 		t.Fatal(err)

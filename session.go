@@ -78,6 +78,8 @@ type Session struct {
 	Client  string // the OAuth client it was made for, if any
 	Name    string // what people call it: an API key's label
 	Policy  string // the name of the policy it lives by
+	// Persistent says that the policy lets the browser keep the cookie after it was closed.
+	Persistent bool
 
 	Created  time.Time
 	LastSeen time.Time // when it was last used, to within a minute
@@ -99,6 +101,7 @@ type Session struct {
 
 	record  store.ID
 	renewal bool
+	lost    bool // the token is out of date by a lost answer
 }
 
 // Anonymous reports whether nobody has signed in: the session only keeps data.

@@ -19,6 +19,13 @@ const (
 // maxState is the greatest size of a credential's payload before sealing, in bytes.
 const maxState = 8<<10 - seal.Overhead
 
+// The most methods and scopes of a credential, each of at most maxName bytes.
+const (
+	maxMethods = 20
+	maxScopes  = 100
+	maxName    = 128
+)
+
 // state is the payload of a credential's record: everything that the store need not know.
 type state struct {
 	generation uint32
@@ -46,6 +53,9 @@ type link struct {
 	key        uint8 // the rotation key
 	at         int64 // when: the generation before this one was retired then
 	client     clientHash
+	// retired is the verifier of the generation before this one: an old token is believed because of its secret, not
+	// only because of its MAC, whose key may leak.
+	retired [opaque.VerifierSize]byte
 }
 
 // epochs are a subject's two epochs, or a session's stamp of them: milliseconds ‖ 16 random bits. They are only ever
@@ -58,6 +68,9 @@ type opID [8]byte
 const stateLayout = 1
 
 func (s *state) encode() ([]byte, error) {
+	if len(s.methods) > maxMethods || len(s.scopes) > maxScopes {
+		return nil, badRequest("over %d methods, or over %d scopes", maxMethods, maxScopes)
+	}
 	b := make([]byte, 0, 512)
 	b = append(b, stateLayout)
 	b = binary.BigEndian.AppendUint32(b, s.generation)
@@ -76,6 +89,7 @@ func (s *state) encode() ([]byte, error) {
 		b = append(b, l.key)
 		b = binary.BigEndian.AppendUint64(b, uint64(l.at))
 		b = append(b, l.client[:]...)
+		b = append(b, l.retired[:]...)
 	}
 	b = appendText(b, s.policy)
 	b = appendText(b, s.name)
@@ -116,6 +130,7 @@ func decodeState(b []byte) (*state, error) {
 		l.key = r.byte()
 		l.at = int64(r.uint64())
 		r.copy(l.client[:])
+		r.copy(l.retired[:])
 	}
 	s.policy, s.name = r.text(), r.text()
 	s.authAt = int64(r.uint64())
@@ -142,6 +157,27 @@ func (s *state) link(generation uint32) *link {
 		}
 	}
 	return nil
+}
+
+// graceEnd returns when the grace of a generation before the current one ends, if nobody uses the current one; zero if
+// the ring no longer knows. Where a lost answer was forgiven, the client that came back brings its other requests along,
+// and they need the grace that the first one had: it starts anew, at most maxReplaced times.
+func (s *state) graceEnd(generation uint32, p Policy) int64 {
+	var at int64
+	for i := range s.ring {
+		if l := &s.ring[i]; l.generation == generation+1 || l.parent == generation {
+			at = max(at, l.at)
+		}
+	}
+	if at == 0 {
+		return 0
+	}
+	return at + p.Grace.Milliseconds()
+}
+
+// full reports whether one more rotation would push a token out of the ring that is still good.
+func (s *state) full(now int64, p Policy) bool {
+	return len(s.ring) == ringSize && now < s.graceEnd(s.ring[0].generation-1, p)
 }
 
 // clone returns a copy whose ring can be changed.

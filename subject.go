@@ -17,8 +17,9 @@ type Mark struct {
 	epochs epochs
 }
 
-// Begin returns a mark for a sign-in of the subject. Call it before the password, or whatever it is, is checked. It
-// writes nothing, so that it may be called for names that do not exist.
+// Begin returns a mark for a sign-in of the subject. Call it before the password, or whatever it is, is checked, with the
+// subject that Issue will be called with, not with a name that is only typed. It writes nothing, so that it may be called
+// for subjects that do not exist.
 func (a *Authority) Begin(ctx context.Context, tenant uint32, subject string) (Mark, error) {
 	id := store.SubjectID(tenant, subject)
 	st, _, err := a.subject(ctx, id)
@@ -57,13 +58,16 @@ func (a *Authority) subject(ctx context.Context, id store.ID) (*subjectState, *s
 // ErrStaleSignIn if the subject was signed out after the mark.
 func (a *Authority) admit(ctx context.Context, tenant uint32, subject string, m Mark) (epochs, error) {
 	id := store.SubjectID(tenant, subject)
+	if !m.id.IsZero() && m.id != id {
+		return epochs{}, badRequest("mark: it is of another subject; begin with the subject that is signed in, not with the name that was typed")
+	}
 	for range attempts {
 		st, _, err := a.subject(ctx, id)
 		if err != nil {
 			return epochs{}, err
 		}
 		if st != nil {
-			if !m.id.IsZero() && (m.id != id || m.known && m.epochs != st.epochs || !m.known && st.bumps != 0) {
+			if !m.id.IsZero() && (m.known && m.epochs != st.epochs || !m.known && st.bumps != 0) {
 				return epochs{}, ErrStaleSignIn
 			}
 			return st.epochs, nil

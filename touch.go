@@ -12,6 +12,9 @@ import (
 // touchDelay is how long last uses are gathered before they are written together.
 const touchDelay = 250 * time.Millisecond
 
+// touchTimeout bounds one writing of last uses.
+const touchTimeout = 2 * time.Second
+
 // maxPending bounds what is gathered while the store does not answer.
 const maxPending = 100_000
 
@@ -77,9 +80,7 @@ func (t *toucher) run(stopped context.Context) {
 	for {
 		select {
 		case <-stopped.Done():
-			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-			defer cancel()
-			t.flush(ctx)
+			t.flush()
 			return
 		case now := <-t.wake:
 			if !now {
@@ -89,13 +90,15 @@ func (t *toucher) run(stopped context.Context) {
 				case <-t.wake: // a first sight
 				}
 			}
-			t.flush(stopped)
+			t.flush()
 		}
 	}
 }
 
-// flush writes what is pending, a bounded number at a time.
-func (t *toucher) flush(ctx context.Context) {
+// flush writes what is pending, a bounded number at a time. It goes on when the authority is closed, for a moment.
+func (t *toucher) flush() {
+	ctx, cancel := context.WithTimeout(context.Background(), touchTimeout)
+	defer cancel()
 	t.mu.Lock()
 	t.writing, t.pending = t.pending, make(map[store.ID]store.Touch)
 	all := t.writing

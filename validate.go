@@ -56,7 +56,8 @@ func (a *Authority) ask(ctx context.Context, tok opaque.Token, trust opaque.Trus
 	if err != nil {
 		return nil, err
 	}
-	return a.decide(ctx, x, &e)
+	s, _, err := a.decide(ctx, x, &e)
+	return s, err
 }
 
 // parse checks the token's form and MAC: everything that can be said of it without the store.
@@ -73,7 +74,7 @@ func (a *Authority) parse(t Token) (tok opaque.Token, trust opaque.Trust, err er
 // cached returns the session if the cache can say yes, and nil if it cannot.
 func (a *Authority) cached(tok *opaque.Token, e *Expect, now time.Time) *Session {
 	c := a.cache.get(tok.ID)
-	if c == nil || c.generation != tok.Generation {
+	if c == nil || c.generation != tok.Generation || !a.lease.holds(now) {
 		return nil
 	}
 	v := opaque.Verifier(tok.ID, tok.Generation, &tok.Secret)
@@ -84,7 +85,7 @@ func (a *Authority) cached(tok *opaque.Token, e *Expect, now time.Time) *Session
 	if c.absolute != 0 && ms >= c.absolute || c.idle != 0 && ms >= seen+c.idle || byte(c.session.Kind) != tok.Kind {
 		return nil
 	}
-	if e.refuses(&c.session, now) != "" {
+	if e.mismatch(&c.session) != "" || e.lacks(&c.session, now) != "" {
 		return nil
 	}
 	a.use(c, ms, seen)
@@ -119,17 +120,15 @@ func due(p Policy, renewed, now time.Time) bool {
 	return p.Renewal > 0 && now.Sub(renewed) >= p.Renewal
 }
 
-// refuses checks what the caller expects of a session that is good as such. The empty reason means nothing is amiss.
-func (e *Expect) refuses(s *Session, now time.Time) Reason {
+// mismatch checks what stands before the generation in the order of checks. The empty reason means nothing is amiss.
+func (e *Expect) mismatch(s *Session) Reason {
 	switch {
-	case !slices.Contains(e.Kinds, s.Kind):
-		return ReasonWrongKind
 	case s.Tenant != e.Tenant:
 		return ReasonWrongTenant
 	case e.Client != "" && s.Client != e.Client:
 		return ReasonWrongClient
 	}
-	return e.lacks(s, now)
+	return ""
 }
 
 // lacks checks what stands behind the generation in the order of checks.
@@ -164,6 +163,7 @@ func (a *Authority) look(ctx context.Context, tok *opaque.Token, trust opaque.Tr
 	if err != nil {
 		return nil, unavailable("read", err)
 	}
+	a.lease.extend(now)
 	if rs[0] == nil {
 		return x, nil
 	}
@@ -217,7 +217,7 @@ func (x *exam) session() *Session {
 	r, st := x.rec, x.state
 	s := &Session{
 		ID: newSessionID(Kind(r.Kind), r.ID), Kind: Kind(r.Kind), Tenant: r.Tenant, Subject: r.Subject, Client: r.Client,
-		Name: st.name, Policy: st.policy,
+		Name: st.name, Policy: st.policy, Persistent: x.policy.Persistent,
 		Created: fromMillis(r.Created), LastSeen: fromMillis(r.LastSeen), Absolute: fromMillis(r.Absolute),
 		Auth:   Authentication{Methods: st.methods, At: fromMillis(st.authAt)},
 		Scopes: st.scopes, Device: st.device, Generation: st.generation, Renewed: fromMillis(st.renewed),
@@ -229,26 +229,30 @@ func (x *exam) session() *Session {
 
 // refusal makes the error for this session.
 func (x *exam) refusal(why, cause Reason, at time.Time) error {
-	return &Refusal{Reason: why, Cause: cause, Session: newSessionID(Kind(x.rec.Kind), x.rec.ID), At: at}
+	return &Refusal{
+		Reason: why, Cause: cause, Session: newSessionID(Kind(x.rec.Kind), x.rec.ID), At: at,
+		Recent: why == ReasonSuperseded && (at.IsZero() || x.now.Sub(at) < moved), // by a step-up, or by a sign-in
+	}
 }
 
 // decide runs the checks in their order on what the store said. Nothing before the generation writes, and nothing after
 // a failed check revokes: who lacks the right client, say, must not be able to end the session with an old token.
-func (a *Authority) decide(ctx context.Context, x *exam, e *Expect) (*Session, error) {
+func (a *Authority) decide(ctx context.Context, x *exam, e *Expect) (*Session, verdict, error) {
 	if x.rec == nil {
-		return nil, refuse(ReasonUnknown)
+		return nil, forged, refuse(ReasonUnknown)
 	}
-	if byte(x.tok.Kind) != x.rec.Kind {
-		return nil, x.refusal(ReasonWrongKind, "", time.Time{})
+	if x.tok.Kind != x.rec.Kind || !slices.Contains(e.Kinds, Kind(x.tok.Kind)) {
+		return nil, forged, x.refusal(ReasonWrongKind, "", time.Time{})
 	}
 	if why, cause, at := x.standing(); why != "" {
-		return nil, x.refusal(why, cause, at)
+		return nil, forged, x.refusal(why, cause, at)
 	}
 	s := x.session()
-	if why := e.refuses(s, x.now); why != "" && why != ReasonScope && why != ReasonStaleAuth {
-		return nil, x.refusal(why, "", time.Time{})
+	if why := e.mismatch(s); why != "" {
+		return nil, forged, x.refusal(why, "", time.Time{})
 	}
-	switch v := a.judge(x, e.From.hash()); v {
+	v := a.judge(x, e.From.hash())
+	switch v {
 	case current:
 		a.sawCurrent(x, s)
 		s.renewal = due(x.policy, s.Renewed, x.now)
@@ -257,16 +261,16 @@ func (a *Authority) decide(ctx context.Context, x *exam, e *Expect) (*Session, e
 		s.renewal = e.CanRenew
 	case lostAnswer:
 		if !e.CanRenew {
-			return nil, x.refusal(ReasonRenew, "", time.Time{})
+			return nil, v, x.refusal(ReasonRenew, "", time.Time{})
 		}
-		s.renewal = true
+		s.renewal, s.lost = true, true
 	default:
-		return nil, a.condemn(ctx, x, v)
+		return nil, v, a.condemn(ctx, x, v)
 	}
 	if why := e.lacks(s, x.now); why != "" {
-		return nil, x.refusal(why, "", time.Time{})
+		return nil, v, x.refusal(why, "", time.Time{})
 	}
-	return s, nil
+	return s, v, nil
 }
 
 // sawCurrent notes the use of the current token and keeps the session for the next time.
@@ -315,8 +319,7 @@ func (a *Authority) condemn(ctx context.Context, x *exam, v verdict) error {
 
 // end marks the examined credential's root as ended, durably.
 func (a *Authority) end(ctx context.Context, x *exam, event string, why Reason) error {
-	// A client that hangs up must not keep a thief in: the mark is made even if nobody waits for the answer.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+	ctx, cancel := unhurried(ctx)
 	defer cancel()
 	err := a.apply(ctx, x.rec.ID.Root(), nil,
 		store.Mark(x.rec.ID.Root(), x.now.UnixMilli(), string(why)),
@@ -326,9 +329,6 @@ func (a *Authority) end(ctx context.Context, x *exam, event string, why Reason) 
 	}
 	return err
 }
-
-// endTimeout bounds how long a revocation for reuse goes on after its request is gone.
-const endTimeout = 10 * time.Second
 
 // event makes an event about the examined credential.
 func (x *exam) event(typ string, why Reason, detail string) store.Event {

@@ -192,7 +192,7 @@ func TestStoreTroubleIsUnavailable(t *testing.T) {
 	if !errors.Is(err, afterlogin.ErrUnavailable) || errors.Is(err, afterlogin.ErrInvalidToken) {
 		t.Errorf("Validate = %v", err)
 	}
-	if _, err := q.Renew(t.Context(), in.Token, home); !errors.Is(err, afterlogin.ErrUnavailable) {
+	if _, err := q.Renew(t.Context(), in.Token, in.Session, home); !errors.Is(err, afterlogin.ErrUnavailable) {
 		t.Errorf("Renew = %v", err)
 	}
 	if _, err := q.Issue(t.Context(), afterlogin.IssueRequest{Subject: "mia"}); !errors.Is(err, afterlogin.ErrUnavailable) {

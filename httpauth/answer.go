@@ -67,6 +67,10 @@ func Status(err error) int {
 		return http.StatusRequestEntityTooLarge
 	case errors.Is(err, afterlogin.ErrStaleSignIn), errors.Is(err, afterlogin.ErrDataConflict):
 		return http.StatusConflict
+	case errors.Is(err, afterlogin.ErrNoSession):
+		return http.StatusNotFound
+	case errors.Is(err, afterlogin.ErrBadSessionID), errors.Is(err, afterlogin.ErrBadCursor):
+		return http.StatusBadRequest
 	}
 	return http.StatusInternalServerError
 }
@@ -128,6 +132,10 @@ func describe(err error) problem {
 		p.Detail = "You were signed out everywhere while you were signing in. Sign in again."
 	case errors.Is(err, afterlogin.ErrDataConflict):
 		p.Reason, p.Detail = "data_conflict", "Somebody else has changed this meanwhile. Reload the page and try again."
+	case errors.Is(err, afterlogin.ErrNoSession), errors.Is(err, afterlogin.ErrBadSessionID):
+		p.Reason, p.Detail = "no_such_session", "There is no such session, or it ended long ago."
+	case errors.Is(err, afterlogin.ErrBadCursor):
+		p.Reason, p.Detail = "bad_cursor", "This is not a place in the list. Begin at its start."
 	default:
 		p.Detail = "Something went wrong here. It is not your fault."
 	}

@@ -11,7 +11,7 @@ import (
 func (x *Auth) Data(r *http.Request) (*afterlogin.Data, error) {
 	v := x.visitOf(r.Context())
 	if v == nil {
-		return nil, errOutside
+		return nil, x.outside(r)
 	}
 	s, _ := v.result()
 	if s == nil {
@@ -27,11 +27,12 @@ func (x *Auth) Data(r *http.Request) (*afterlogin.Data, error) {
 // happen before the headers are written. Two first requests of one browser at the same time make two sessions, and the
 // browser keeps the cookie that arrives last: what the other one stored is lost.
 //
-// A request with a bearer token gets no anonymous session: if its token was refused, so is this.
+// A request with a bearer token gets no anonymous session: if its token was refused, so is this. Neither does one whose
+// cookie a sign-in or a step-up replaced a moment ago: the browser has a better one by now, which must not be pushed out.
 func (x *Auth) UpdateData(w http.ResponseWriter, r *http.Request, change func(*afterlogin.Data) error) error {
 	v := x.visitOf(r.Context())
 	if v == nil {
-		return errOutside
+		return x.outside(r)
 	}
 	if s, _ := v.result(); s != nil {
 		return x.authority.UpdateData(r.Context(), s, change)
@@ -42,8 +43,7 @@ func (x *Auth) UpdateData(w http.ResponseWriter, r *http.Request, change func(*a
 	}
 	_, refusal := v.result()
 	_, transport := v.credential()
-	// Renew: the browser's session is good, only not here. An anonymous one must not take its place.
-	if refusal != nil && (transport != cookie || refusal.Reason == afterlogin.ReasonRenew) {
+	if refusal != nil && (transport != cookie || refusal.Recent || refusal.Reason == afterlogin.ReasonRenew) {
 		return refusal
 	}
 	d := afterlogin.NewData()

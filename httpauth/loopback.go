@@ -8,16 +8,20 @@ import (
 )
 
 // checkLoopback refuses a request that did not come over the loopback interface, was addressed to another host (a name
-// that somebody points at 127.0.0.1), or went through a proxy, which may stand anywhere.
+// that somebody points at 127.0.0.1), or shows that it went through a proxy, which may stand anywhere. A proxy that leaves
+// no trace cannot be told from a browser.
 func checkLoopback(r *http.Request) error {
 	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
 	if !ok || !local.IP.IsLoopback() || !loopbackHost(r.Host) {
 		return ErrNotLoopback
 	}
-	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host"} {
+	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via"} {
 		if len(r.Header[name]) > 0 {
 			return ErrNotLoopback
 		}
+	}
+	if !r.ProtoAtLeast(1, 1) { // what nginx speaks to what stands behind it; no browser does
+		return ErrNotLoopback
 	}
 	return nil
 }

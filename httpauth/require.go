@@ -80,9 +80,9 @@ func (x *Auth) Optional(next http.Handler) http.Handler {
 // Anonymous sessions are not enough. Behind Optional of the same Auth it goes on with what that has found.
 //
 // A request with an unsafe method, or one that opens a WebSocket, must not come from another site
-// (http.CrossOriginProtection). If it has an unsafe method and is authenticated by a cookie it must carry the session's CSRF token: in the header X-CSRF-Token, or in the field
-// csrf_token of a URL-encoded form of at most 1 MiB, which is parsed then. Requests with a bearer token or an API key
-// need neither, since a browser does not send these by itself.
+// (http.CrossOriginProtection). If it has an unsafe method and is authenticated by a cookie it must carry the session's
+// CSRF token: in the header X-CSRF-Token, or in the field csrf_token of a URL-encoded form of at most 1 MiB, which is
+// parsed then. Requests with a bearer token or an API key need neither, since a browser does not send these by itself.
 func (x *Auth) Require(next http.Handler, opts ...Requirement) http.Handler {
 	n := need{kinds: sessions}
 	for _, o := range opts {
@@ -160,6 +160,8 @@ func (x *Auth) again(v *visit, r *http.Request, n *need) error {
 	}
 	s, refusal := v.result()
 	switch {
+	case s != nil && !slices.Contains(n.kinds, s.Kind): // an outer Require let an API key through
+		return &afterlogin.Refusal{Reason: afterlogin.ReasonWrongKind, Session: s.ID}
 	case s != nil && !s.Anonymous():
 		return nil
 	case refusal != nil:

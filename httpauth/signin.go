@@ -112,7 +112,7 @@ func (x *Auth) StepUp(w http.ResponseWriter, r *http.Request, auth afterlogin.Au
 func (x *Auth) SignOut(w http.ResponseWriter, r *http.Request) error {
 	v := x.visitOf(r.Context())
 	if v == nil {
-		return errOutside
+		return x.outside(r)
 	}
 	s, _ := v.result()
 	token, transport := v.credential()

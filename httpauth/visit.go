@@ -84,14 +84,21 @@ func (x *Auth) visitOf(ctx context.Context) *visit {
 var errOutside = errors.New("httpauth: the request has not come through Optional or Require of this Auth")
 
 // ErrHeadersWritten is returned when a cookie would have to be set, but the headers of the answer are already written.
-// Nothing changed that the client would have to know of.
+// Nothing has changed; only if they were written while the cookie's session was being made, by a time limit, a step-up
+// has happened without its cookie, and the person has to sign in again.
 var ErrHeadersWritten = errors.New("httpauth: the headers are already written: sign in, step up and make sessions before the first byte of the answer")
+
+// outside logs a mistake that would otherwise show as a bare 500, and returns its error.
+func (x *Auth) outside(r *http.Request) error {
+	x.log.Error("a handler is not behind Optional or Require", "method", r.Method, "path", r.URL.Path)
+	return errOutside
+}
 
 // open returns the request's visit, if its answer can still carry a cookie.
 func (x *Auth) open(r *http.Request) (*visit, error) {
 	v := x.visitOf(r.Context())
 	if v == nil {
-		return nil, errOutside
+		return nil, x.outside(r)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -130,7 +137,8 @@ func (v *visit) withAPIKeys() bool {
 	return !v.changed
 }
 
-// adopt makes the issued session that of the request from now on, and its token the cookie of the answer.
+// adopt makes the issued session that of the request from now on, and its token the cookie of the answer. If it is too
+// late for that, a session that was made for it is ended: nobody will ever hold its token.
 func (v *visit) adopt(r *http.Request, got afterlogin.Issued) (*afterlogin.Session, error) {
 	set := v.auth.cookieFor(got.Token, got.Session)
 	v.auth.warnPlain(r)
@@ -142,9 +150,11 @@ func (v *visit) adopt(r *http.Request, got afterlogin.Issued) (*afterlogin.Sessi
 		v.setCookie = set
 	}
 	v.mu.Unlock()
-	if late { // a time limit answered while the session was made: nobody will ever hold its token
-		ctx := context.WithoutCancel(r.Context())
-		if err := v.auth.authority.Revoke(ctx, got.Session.ID, afterlogin.ReasonSuperseded); err != nil {
+	if late { // a time limit answered meanwhile
+		if got.Session.Generation > 1 { // a step-up: the session is the person's own
+			return nil, ErrHeadersWritten
+		}
+		if err := v.auth.authority.Revoke(r.Context(), got.Session.ID, afterlogin.ReasonSuperseded); err != nil {
 			return nil, errors.Join(ErrHeadersWritten, err)
 		}
 		return nil, ErrHeadersWritten
@@ -155,7 +165,7 @@ func (v *visit) adopt(r *http.Request, got afterlogin.Issued) (*afterlogin.Sessi
 // cookieFor returns the Set-Cookie that gives the browser the token.
 func (x *Auth) cookieFor(t afterlogin.Token, s *afterlogin.Session) string {
 	set := x.cookieName + "=" + t.Reveal() + x.attributes
-	if s.Policy == afterlogin.PolicyRemember {
+	if s.Persistent {
 		// Counted from when the token was made, by the authority's clock, which need not be this machine's.
 		left := max(int64(s.Absolute.Sub(s.Renewed)/time.Second), 1)
 		set += "; Max-Age=" + strconv.FormatInt(left, 10)
@@ -183,7 +193,7 @@ func (v *visit) commit(status int) {
 	v.mu.Unlock()
 
 	if renew {
-		set = v.auth.renew(v, token)
+		set = v.auth.renew(v, token, s)
 	}
 	h := v.w.ResponseWriter.Header()
 	if have, ok := h["Vary"]; ok {
@@ -205,10 +215,10 @@ func (v *visit) commit(status int) {
 const renewTimeout = 3 * time.Second
 
 // renew returns the Set-Cookie with the renewed token, or "" if there is none.
-func (x *Auth) renew(v *visit, t afterlogin.Token) string {
+func (x *Auth) renew(v *visit, t afterlogin.Token, s *afterlogin.Session) string {
 	ctx, cancel := context.WithTimeout(v.Context, renewTimeout)
 	defer cancel()
-	got, err := x.authority.Renew(ctx, t, v.from)
+	got, err := x.authority.Renew(ctx, t, s, v.from)
 	if err != nil {
 		x.log.Debug("a token was not renewed; the next answer will do it", "err", err)
 		return ""
@@ -273,8 +283,8 @@ func (v *visit) leave(out, in *http.Request) {
 	}
 }
 
-// writer is the http.ResponseWriter that handlers see. It has every optional method that a server's has; those that it
-// does not name itself are found by http.ResponseController through Unwrap.
+// writer is the http.ResponseWriter that handlers see. It flushes and reads from files as a server's does; everything
+// else that the server's can is found by http.ResponseController through Unwrap.
 type writer struct {
 	http.ResponseWriter
 	visit *visit

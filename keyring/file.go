@@ -56,7 +56,14 @@ func Open(path string, master []byte) (*Ring, error) {
 		r := New()
 		r.path = path
 		r.master = (*[KeySize]byte)(bytes.Clone(master))
-		return r, r.write(*r.keys.Load())
+		text, err := r.text(*r.keys.Load())
+		if err == nil {
+			err = createFile(path, text)
+		}
+		if errors.Is(err, fs.ErrExist) { // another process was first
+			return Open(path, master)
+		}
+		return r, err
 	}
 	if err != nil {
 		return nil, fmt.Errorf("keyring: %w", err)
@@ -119,8 +126,17 @@ func checkKeys(p Purpose, list []Key) error {
 	return nil
 }
 
-// write makes the file anew beside the old one and moves it into place, so that a crash leaves the one or the other.
+// write replaces the file.
 func (r *Ring) write(all keys) error {
+	text, err := r.text(all)
+	if err != nil {
+		return err
+	}
+	return replaceFile(r.path, text)
+}
+
+// text returns what the file holds.
+func (r *Ring) text(all keys) ([]byte, error) {
 	f := file{Layout: fileLayout, Installation: hex.EncodeToString(r.installation[:])}
 	for _, p := range purposes {
 		for _, k := range all[p] {
@@ -131,21 +147,28 @@ func (r *Ring) write(all keys) error {
 	}
 	b, err := json.MarshalIndent(f, "", "\t")
 	if err != nil {
-		return fmt.Errorf("keyring: %w", err)
+		return nil, fmt.Errorf("keyring: %w", err)
 	}
-	return writeFile(r.path, append(b, '\n'))
+	return append(b, '\n'), nil
 }
 
-func writeFile(path string, b []byte) error {
+// replaceFile makes the file anew beside the old one and moves it into place, so that a crash leaves the one or the other.
+func replaceFile(path string, b []byte) error { return placeFile(path, b, os.Rename) }
+
+// createFile makes the file, whole or not at all. It fails with fs.ErrExist if there is one: of two processes that start
+// at once, the second must not replace keys that the first already uses.
+func createFile(path string, b []byte) error { return placeFile(path, b, os.Link) }
+
+func placeFile(path string, b []byte, place func(from, to string) error) error {
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".keys-*") // mode 0600
 	if err != nil {
 		return fmt.Errorf("keyring: %w", err)
 	}
-	defer os.Remove(tmp.Name()) // fails once the file is in place
+	defer os.Remove(tmp.Name()) // fails if it was moved into place
 	_, err = tmp.Write(b)
 	err = errors.Join(err, tmp.Sync(), tmp.Close())
 	if err == nil {
-		err = os.Rename(tmp.Name(), path)
+		err = place(tmp.Name(), path)
 	}
 	if err == nil {
 		err = syncDir(filepath.Dir(path))
@@ -209,7 +232,11 @@ func Master(path string) ([]byte, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		key := make([]byte, KeySize)
 		rand.Read(key)
-		return key, writeFile(path, []byte(base64.StdEncoding.EncodeToString(key)+"\n"))
+		err := createFile(path, []byte(base64.StdEncoding.EncodeToString(key)+"\n"))
+		if errors.Is(err, fs.ErrExist) {
+			return Master(path)
+		}
+		return key, err
 	}
 	if err != nil {
 		return nil, fmt.Errorf("keyring: master key: %w", err)

@@ -11,9 +11,9 @@ import (
 // store may index, and a payload that only the authority can open.
 type Record struct {
 	ID      ID
-	Kind    byte // a letter of the authority's; the store only keeps it
-	Tenant  uint32
-	Subject string // opaque, at most MaxText bytes; empty if anonymous
+	Kind    byte   // a letter of the authority's; the store only keeps it
+	Tenant  uint32 // never changes
+	Subject string // opaque, at most MaxText bytes; empty if anonymous; never changes
 	Client  string // opaque, at most MaxText bytes
 	Created int64  // milliseconds since 1970
 	// Absolute is when the record expires whatever happens, in milliseconds since 1970. Zero means never. It may be

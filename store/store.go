@@ -76,7 +76,8 @@ type Store interface {
 
 	// Get returns the records with the given ids in their order, nil where there is none. Marked and expired records
 	// are returned too. What it returns is durable: where the storage shows a write before the write has reached the
-	// disk, Get waits for it. The caller owns the records, payload included.
+	// disk, Get waits for it. Records of one root that stand beside each other in ids are of one moment. The caller owns
+	// the records, payload included.
 	Get(ctx context.Context, ids ...ID) ([]*Record, error)
 
 	// Touch notes that records were used. It is lossy: it may do nothing, it may be lost in a crash, and it is not an
@@ -95,7 +96,8 @@ type Store interface {
 	// only when they are durable.
 	Watch(ctx context.Context, since Cursor) (iter.Seq2[Event, error], error)
 
-	// Notify has f called with the root (or the subject's id) of every Apply that changed a record. In a store that one
+	// Notify has f called with the root (or the subject's id) of every Apply that changed a record, or that found a mark
+	// already made: the Apply that made it may not have come to its call yet. In a store that one
 	// process owns, f is called after the change is durable and before Apply returns, so that what a caller derived
 	// from a record and drops in f is never older than an answered change. f must be quick and call no method of the
 	// store. The returned function ends the calls.

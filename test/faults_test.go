@@ -157,7 +157,7 @@ var acts = []act{
 		name: "renewal",
 		do: func(s *scene) (err error) {
 			s.clock.pass(15 * time.Minute)
-			s.result, err = s.a.Renew(ctx, s.in.Token, afterlogin.Client{})
+			s.result, err = s.a.Renew(ctx, s.in.Token, s.in.Session, afterlogin.Client{})
 			return err
 		},
 		done: func(s *scene) string {
@@ -338,7 +338,7 @@ func TestAStoreThatFailsNowAndThen(t *testing.T) {
 			default:
 				t.Fatalf("seed %d: an honest session is %s", seed, got)
 			}
-			if got, err := s.a.Renew(ctx, tok, afterlogin.Client{}); err == nil && !got.Token.IsZero() {
+			if got, err := s.a.Renew(ctx, tok, s.in.Session, afterlogin.Client{}); err == nil && !got.Token.IsZero() {
 				tok = got.Token
 			}
 		}

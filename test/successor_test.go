@@ -31,7 +31,7 @@ func TestOneSuccessorOnEveryStore(t *testing.T) {
 						t.Errorf("round %d, request %d: %s", round, i, said)
 						return
 					}
-					next, err := a.Renew(ctx, tok, afterlogin.Client{})
+					next, err := a.Renew(ctx, tok, nil, afterlogin.Client{})
 					if err != nil {
 						t.Errorf("round %d, request %d: %v", round, i, err)
 					}

@@ -7,9 +7,11 @@ package memstore
 
 import (
 	"context"
+	"crypto/rand"
 	"iter"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/afterlogin/afterlogin/store"
@@ -20,6 +22,9 @@ const retain = 1 << 16
 
 // A Store is a store.Store in memory.
 type Store struct {
+	// life stands in front of cursors: one that was kept from an earlier life of the program is no place in this one.
+	life string
+
 	// mu guards everything below. It is held for the whole of every call but Watch's iteration, so that the store is
 	// linearizable for free.
 	mu       sync.RWMutex
@@ -46,6 +51,7 @@ var _ store.Store = (*Store)(nil)
 // New returns an empty store.
 func New() *Store {
 	return &Store{
+		life:      rand.Text() + "-",
 		records:   make(map[store.ID]*store.Record),
 		subjects:  make(map[subject]map[store.ID]struct{}),
 		first:     1,
@@ -62,24 +68,34 @@ func (s *Store) Apply(ctx context.Context, root store.ID, ops ...store.Op) error
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	changed, err := s.commit(ops)
-	if err != nil || !changed {
+	if err := s.commit(ops); err != nil {
 		return err
 	}
+	for i := range ops {
+		if ops[i].Kind != store.OpEvent {
+			s.notify(root)
+			break
+		}
+	}
+	return nil
+}
+
+// notify calls the listeners, also for a mark that was there already: whoever made it may not have come so far yet, and
+// this Apply, too, promises that nothing older is left.
+func (s *Store) notify(root store.ID) {
 	s.notifyMu.Lock()
 	defer s.notifyMu.Unlock()
 	for _, f := range s.listeners {
 		f(root)
 	}
-	return nil
 }
 
-// commit makes the changes under the lock and reports whether a record changed.
-func (s *Store) commit(ops []store.Op) (changed bool, err error) {
+// commit makes the changes under the lock.
+func (s *Store) commit(ops []store.Op) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return false, store.ErrClosed
+		return store.ErrClosed
 	}
 	next := make([]*store.Record, len(ops)) // what each operation makes; nil for one that changes nothing
 	for i := range ops {
@@ -89,7 +105,7 @@ func (s *Store) commit(ops []store.Op) (changed bool, err error) {
 		old := s.records[ops[i].ID]
 		r, err := ops[i].Next(i, old)
 		if err != nil {
-			return false, err
+			return err
 		}
 		if r != old {
 			next[i] = r
@@ -99,13 +115,12 @@ func (s *Store) commit(ops []store.Op) (changed bool, err error) {
 		if r := next[i]; r != nil {
 			s.records[r.ID] = r
 			s.index(r)
-			changed = true
 		}
 		if ops[i].Kind == store.OpEvent {
 			s.append(ops[i].Event)
 		}
 	}
-	return changed, nil
+	return nil
 }
 
 func (s *Store) index(r *store.Record) {
@@ -120,7 +135,7 @@ func (s *Store) index(r *store.Record) {
 }
 
 func (s *Store) append(e store.Event) {
-	e.Cursor = cursor(s.first + uint64(len(s.events)))
+	e.Cursor = store.Cursor(s.life + strconv.FormatUint(s.first+uint64(len(s.events)), 10))
 	s.events = append(s.events, e)
 	if len(s.events) >= 2*retain {
 		drop := len(s.events) - retain
@@ -224,9 +239,10 @@ func (s *Store) Watch(ctx context.Context, since store.Cursor) (iter.Seq2[store.
 	}
 	next := s.first + uint64(len(s.events))
 	if since != "" {
-		n, err := strconv.ParseUint(string(since), 10, 64)
-		if err != nil || n >= next {
-			return nil, store.ErrGap // a cursor of another store, or of an earlier life of this one
+		number, ours := strings.CutPrefix(string(since), s.life)
+		n, err := strconv.ParseUint(number, 10, 64)
+		if !ours || err != nil || n >= next {
+			return nil, store.ErrGap
 		}
 		next = n + 1
 	}
@@ -320,5 +336,3 @@ func (s *Store) Close() error {
 	s.grown = make(chan struct{})
 	return nil
 }
-
-func cursor(n uint64) store.Cursor { return store.Cursor(strconv.FormatUint(n, 10)) }
