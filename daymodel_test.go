@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -224,7 +225,10 @@ func (w *world) moving() func() afterlogin.Client {
 }
 
 func TestDayOfHonestUsers(t *testing.T) {
-	days := 60
+	days := 20 // scripts/test.sh --long plays 60
+	if os.Getenv("AFTERLOGIN_LONG") != "" {
+		days = 60
+	}
 	if testing.Short() {
 		days = 10
 	}
@@ -269,7 +273,10 @@ type theft struct {
 }
 
 func TestDayOfThieves(t *testing.T) {
-	days := 40
+	days := 20
+	if os.Getenv("AFTERLOGIN_LONG") != "" {
+		days = 60
+	}
 	if testing.Short() {
 		days = 8
 	}

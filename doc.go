@@ -19,5 +19,6 @@
 // A token is stored only as a hash. It changes at every sign-in and renewal; the old one is good for a short grace, and
 // its use after that ends the session. A revocation is durable before the call returns, and no validation that starts
 // later on this node accepts what it ended. When the answer is not known, because the store cannot be asked, the error
-// is [ErrUnavailable], never a refusal and never a yes. Validation never waits for a write.
+// is [ErrUnavailable], never a refusal, and a yes only for a second from when the store was last heard of. Validation
+// never waits for a write.
 package afterlogin
