@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/keyring"
 	"github.com/afterlogin/afterlogin/store"
 	"github.com/afterlogin/afterlogin/store/pebblestore"
 )
@@ -68,7 +69,8 @@ func setDurable(goroutines int) (ours, reference func() (float64, error), done f
 		return nil, nil, nil, err
 	}
 	w := &weighed{Store: p}
-	a, err := afterlogin.New(afterlogin.Config{Store: w})
+	keys := keyring.New()
+	a, err := afterlogin.New(afterlogin.Config{Store: w, Keys: keys})
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -89,6 +91,12 @@ func setDurable(goroutines int) (ours, reference func() (float64, error), done f
 		return nil, nil, nil, err
 	}
 	size := int(w.bytes.Load() / w.applies.Load())
+	if err := a.Close(); err != nil {
+		return nil, nil, nil, err
+	}
+	if a, err = afterlogin.New(afterlogin.Config{Store: p, Keys: keys}); err != nil { // weighing costs, too
+		return nil, nil, nil, err
+	}
 	log, err := openLog(filepath.Join(dir, "log"))
 	if err != nil {
 		return nil, nil, nil, err
