@@ -1,0 +1,215 @@
+// Package api is the JSON API of the server: sessions, subjects, validation and explanation over an
+// afterlogin.Authority, described by an OpenAPI 3.1 document that is made from the same Go types.
+//
+// Every route but the document itself asks for an API key with a scope; a route without one cannot be registered. What
+// a token is never stands in a URL, an error or a list. Errors are problems of RFC 9457.
+//
+// Start with [New], which returns the http.Handler.
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/afterlogin/afterlogin"
+)
+
+// Limits of a request.
+const (
+	// MaxBody is the greatest size of a body, in bytes. A batch of 100 tokens takes about 10,000.
+	MaxBody = 64 << 10
+	// MaxBodyWithData is that of a sign-in, which can carry 64 KiB of session data.
+	MaxBodyWithData = MaxBody + 16<<10
+	// MaxBatch is how many tokens one request may validate.
+	MaxBatch = 100
+	// requestTimeout bounds a request's work on the store.
+	requestTimeout = 10 * time.Second
+)
+
+// version is that of the API, not of the program: it changes when a client could notice.
+const version = "1.0.0"
+
+// An API answers the requests below /v1, and /openapi.json. It is safe for concurrent use.
+type API struct {
+	authority *afterlogin.Authority
+	log       *slog.Logger
+	now       func() time.Time
+	mux       *http.ServeMux
+	huma      huma.API
+	methods   map[string][]string // by path
+	document  []byte
+}
+
+// Options configure New. The zero value works.
+type Options struct {
+	Logger *slog.Logger     // nil discards; never gets a token
+	Now    func() time.Time // the authority's clock; nil means time.Now
+}
+
+// New returns the API of the authority.
+func New(authority *afterlogin.Authority, o Options) *API {
+	a := &API{authority: authority, log: o.Logger, now: o.Now, mux: http.NewServeMux(), methods: make(map[string][]string)}
+	if a.log == nil {
+		a.log = slog.New(slog.DiscardHandler)
+	}
+	if a.now == nil {
+		a.now = time.Now
+	}
+	a.huma = humago.New(a.mux, huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			Info: &huma.Info{
+				Title: "afterlogin", Version: version,
+				Description: "Everything that happens after login: issue, check, renew, list and end sessions. " +
+					"Every call needs an API key, as `Authorization: Bearer alk_…` or as `x-api-key: alk_…`.",
+				License: &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
+			},
+			Components: &huma.Components{SecuritySchemes: map[string]*huma.SecurityScheme{
+				"bearer": {Type: "http", Scheme: "bearer", Description: "An API key."},
+				"apiKey": {Type: "apiKey", In: "header", Name: "x-api-key", Description: "An API key."},
+			}},
+		},
+		// No docs page: huma's load their scripts from elsewhere. No schema links either: answers stay as they are.
+		Formats: map[string]huma.Format{
+			"application/json": {Marshal: writeJSON, Unmarshal: strictUnmarshal},
+			"json":             {Marshal: writeJSON, Unmarshal: strictUnmarshal}, // application/problem+json
+		},
+		DefaultFormat:                "application/json",
+		RejectUnknownQueryParameters: true,
+	})
+	a.sessionRoutes()
+	a.subjectRoutes()
+	a.tokenRoutes()
+	a.finish()
+	return a
+}
+
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// route is one call of the API. Scope is required.
+type route struct {
+	method, path string
+	scope        Scope
+	id           string // the operation's name in the document
+	summary      string
+	text         string
+	status       int // of success
+	maxBody      int64
+	errors       []int // besides those that every call has
+}
+
+// operation checks the route and returns the part of its description that does not depend on its types.
+func (a *API) operation(r route) huma.Operation {
+	if !slices.Contains(Scopes(), r.scope) {
+		panic(fmt.Sprintf("api: %s %s names no scope: nobody may call it", r.method, r.path))
+	}
+	if r.maxBody == 0 {
+		r.maxBody = MaxBody
+	}
+	a.methods[r.path] = append(a.methods[r.path], r.method)
+	errs := append([]int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusServiceUnavailable}, r.errors...)
+	slices.Sort(errs)
+	return huma.Operation{
+		Method: r.method, Path: r.path, OperationID: r.id, Summary: r.summary,
+		Description:   strings.TrimSpace(r.text + "\n\nNeeds the scope `" + string(r.scope) + "`."),
+		DefaultStatus: r.status, Errors: slices.Compact(errs),
+		MaxBodyBytes: r.maxBody + 1, // huma refuses a body of exactly that size, too
+		Security:     []map[string][]string{{"bearer": {string(r.scope)}}, {"apiKey": {string(r.scope)}}},
+		Metadata:     map[string]any{"api": a},
+	}
+}
+
+// register adds a route whose requests huma parses and checks against the types.
+func register[I, O any](a *API, r route, handler func(context.Context, *I) (*O, error)) {
+	op := a.operation(r)
+	op.Middlewares = huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
+		req, w := humago.Unwrap(ctx)
+		c, cancel, problem := a.admit(req, r.scope)
+		if problem != nil {
+			problem.Write(w, req)
+			return
+		}
+		defer cancel()
+		next(huma.WithContext(ctx, c))
+	}}
+	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
+		out, err := handler(ctx, in)
+		if err != nil {
+			return nil, a.problem(ctx, err).withRequest(ctx)
+		}
+		return out, nil
+	})
+}
+
+// finish answers what no route does, and makes the document.
+func (a *API) finish() {
+	for path, methods := range a.methods {
+		allow := slices.Sorted(slices.Values(methods))
+		if slices.Contains(allow, http.MethodGet) {
+			allow = append(allow, http.MethodHead)
+		}
+		list := strings.Join(allow, ", ")
+		a.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			p := NewProblem(http.StatusMethodNotAllowed, "method-not-allowed", "this path takes "+list)
+			p.header = http.Header{"Allow": {list}}
+			p.Write(w, r)
+		})
+	}
+	b, err := json.Marshal(a.huma.OpenAPI())
+	if err != nil {
+		panic("api: the OpenAPI document: " + err.Error()) // it does not depend on input
+	}
+	var out bytes.Buffer
+	if err := json.Indent(&out, b, "", "  "); err != nil {
+		panic(err)
+	}
+	out.WriteByte('\n')
+	a.document = out.Bytes()
+	a.mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/openapi+json")
+		w.Write(a.document)
+	})
+	a.mux.HandleFunc("/openapi.json", func(w http.ResponseWriter, r *http.Request) {
+		p := NewProblem(http.StatusMethodNotAllowed, "method-not-allowed", "this path takes GET, HEAD")
+		p.header = http.Header{"Allow": {"GET, HEAD"}}
+		p.Write(w, r)
+	})
+	a.mux.HandleFunc("/", NotFound)
+}
+
+// NotFound answers 404 for a path that names nothing.
+func NotFound(w http.ResponseWriter, r *http.Request) {
+	NewProblem(http.StatusNotFound, "no-such-path", "there is nothing at this path; /openapi.json lists what there is").Write(w, r)
+}
+
+// OpenAPI returns the document that /openapi.json answers.
+func (a *API) OpenAPI() []byte { return bytes.Clone(a.document) }
+
+// ServeHTTP implements http.Handler.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if p := a.tokenInURL(r); p != nil {
+		p.Write(w, r)
+		return
+	}
+	// The mux would redirect to a cleaned path. A redirect can carry a credential to where it was not meant to go.
+	if p := r.URL.EscapedPath(); strings.Contains(p, "//") || strings.Contains(p+"/", "/./") || strings.Contains(p+"/", "/../") {
+		NotFound(w, r)
+		return
+	}
+	a.mux.ServeHTTP(w, r)
+}

@@ -1,0 +1,204 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"mime"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/afterlogin/afterlogin"
+)
+
+// A Scope is what an API key may do.
+type Scope string
+
+// The scopes. There is no order among them: none includes another.
+const (
+	SessionsRead  Scope = "sessions:read"  // list and show sessions
+	SessionsWrite Scope = "sessions:write" // sign in, renew, sign out
+	Validate      Scope = "validate"       // ask whether a token is good
+	Explain       Scope = "explain"        // ask why it is, or is not
+	Admin         Scope = "admin"          // end API keys
+)
+
+// Scopes returns all scopes, which is what the first key gets.
+func Scopes() []Scope { return []Scope{SessionsRead, SessionsWrite, Validate, Explain, Admin} }
+
+type callerKey struct{}
+
+// caller returns the API key that the request was made with.
+func caller(ctx context.Context) *afterlogin.Session {
+	s, _ := ctx.Value(callerKey{}).(*afterlogin.Session)
+	return s
+}
+
+// need fails unless the caller has the scope, too.
+func need(ctx context.Context, s Scope, why string) error {
+	if c := caller(ctx); c != nil && slices.Contains(c.Scopes, string(s)) {
+		return nil
+	}
+	return lacking(s, why)
+}
+
+func lacking(s Scope, why string) *Problem {
+	p := NewProblem(http.StatusForbidden, "insufficient-scope", why+" needs an API key with the scope "+string(s))
+	p.header = http.Header{"Www-Authenticate": {`Bearer realm="afterlogin", error="insufficient_scope", scope="` + string(s) + `"`}}
+	return p
+}
+
+// admit checks everything about a request that can be checked before its body is read. The context it returns carries
+// the caller, and ends after requestTimeout.
+func (a *API) admit(r *http.Request, s Scope) (context.Context, context.CancelFunc, *Problem) {
+	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+	key, err := a.authenticate(ctx, r, s)
+	if err == nil {
+		err = checkQuery(r.URL.RawQuery)
+	}
+	if err == nil && r.Method == http.MethodPost && r.ContentLength != 0 {
+		err = checkContent(r.Header)
+	}
+	if err != nil {
+		cancel()
+		return nil, nil, a.problem(ctx, err)
+	}
+	return context.WithValue(ctx, callerKey{}, key), cancel, nil
+}
+
+// authenticate returns the API key that the request carries, if it is good and has the scope.
+func (a *API) authenticate(ctx context.Context, r *http.Request, s Scope) (*afterlogin.Session, error) {
+	text, err := credential(r.Header)
+	if err != nil {
+		return nil, err
+	}
+	key, err := a.authority.Validate(ctx, afterlogin.TokenFrom(text), afterlogin.Expect{
+		Kinds: []afterlogin.Kind{afterlogin.KindAPIKey}, Scopes: []string{string(s)},
+	})
+	var refused *afterlogin.Refusal
+	switch {
+	case err == nil:
+		return key, nil
+	case !errors.As(err, &refused):
+		return nil, err
+	case refused.Reason == afterlogin.ReasonScope:
+		return nil, lacking(s, "this call")
+	}
+	a.log.InfoContext(ctx, "API key refused", "request_id", RequestID(ctx), "reason", refused.Reason, "key", refused.Session)
+	p := NewProblem(http.StatusUnauthorized, "invalid-key", "the API key is not good: "+string(refused.Reason))
+	p.header = http.Header{"Www-Authenticate": {`Bearer realm="afterlogin", error="invalid_token"`}}
+	return nil, p
+}
+
+// credential returns the one API key in the headers. Two are refused, even equal ones (RFC 6750, 2): what stands in
+// front of us may have looked at the other.
+func credential(h http.Header) (string, error) {
+	bearer, key := h.Values("Authorization"), h.Values("X-Api-Key")
+	if len(bearer)+len(key) > 1 {
+		p := NewProblem(http.StatusBadRequest, "two-credentials", "send one API key, in Authorization or in x-api-key")
+		p.header = http.Header{"Www-Authenticate": {`Bearer realm="afterlogin", error="invalid_request"`}}
+		return "", p
+	}
+	if len(key) == 1 && key[0] != "" {
+		return key[0], nil
+	}
+	if len(bearer) == 1 {
+		scheme, text, ok := strings.Cut(bearer[0], " ")
+		if text = strings.Trim(text, " "); ok && strings.EqualFold(scheme, "Bearer") && text != "" {
+			return text, nil
+		}
+	}
+	p := NewProblem(http.StatusUnauthorized, "no-key", "an API key is needed: Authorization: Bearer alk_… or x-api-key: alk_…")
+	p.header = http.Header{"Www-Authenticate": {`Bearer realm="afterlogin"`}}
+	return "", p
+}
+
+// checkQuery refuses what one reader of the query would read differently from another, and parameters with nothing in
+// them: they are what a script sends whose variable is empty, and without it the call would mean everybody.
+func checkQuery(raw string) error {
+	if raw == "" {
+		return nil
+	}
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		return NewProblem(http.StatusBadRequest, "bad-query", "the query string cannot be read: escape it as application/x-www-form-urlencoded")
+	}
+	for name, v := range values {
+		switch where := "query." + clip(name); {
+		case len(v) > 1:
+			return NewProblem(http.StatusBadRequest, "bad-query", where+" stands there twice", FieldError{where, "stands there twice"})
+		case v[0] == "":
+			return NewProblem(http.StatusBadRequest, "bad-query", where+" has no value: leave it away, or give it one", FieldError{where, "has no value"})
+		}
+	}
+	return nil
+}
+
+// checkContent wants JSON: a form or a plain text is what a page of another site can make a browser send.
+func checkContent(h http.Header) error {
+	media, params, err := mime.ParseMediaType(h.Get("Content-Type"))
+	charset, has := params["charset"]
+	if err != nil || media != "application/json" || has && !strings.EqualFold(charset, "utf-8") {
+		return NewProblem(http.StatusUnsupportedMediaType, "unsupported-media-type", "the body must be JSON: send Content-Type: application/json")
+	}
+	if h.Get("Content-Encoding") != "" {
+		return NewProblem(http.StatusUnsupportedMediaType, "unsupported-media-type", "the body must not be compressed: leave Content-Encoding away")
+	}
+	return nil
+}
+
+// aToken matches a token anywhere in a text.
+var aToken = regexp.MustCompile(`al[a-z]_[A-Za-z0-9_-]{84}([A-Za-z0-9_-]{12})?`)
+
+// likeToken matches whatever could be a token or a large part of one.
+var likeToken = regexp.MustCompile(`al[a-z]_[A-Za-z0-9_-]{30,}`)
+
+// Redact returns the text with [token] in place of everything that looks like a token.
+func Redact(s string) string {
+	if !strings.Contains(s, "al") || !strings.Contains(s, "_") {
+		return s
+	}
+	return likeToken.ReplaceAllString(s, "[token]")
+}
+
+// tokenInURL refuses a request whose URL holds a token, and ends what the token stands for: a session, or an API key.
+// URLs end up in logs, histories and Referer headers, so that what stood in one is no secret any more.
+func (a *API) tokenInURL(r *http.Request) *Problem {
+	text := r.URL.RequestURI()
+	if len(text) < tokenLength {
+		return nil
+	}
+	found := aToken.FindAllString(unescape(unescape(text)), 4) // twice: a parameter may hold an address of its own
+	if found == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+	defer cancel()
+	a.log.WarnContext(ctx, "a token stood in a URL", "request_id", RequestID(ctx))
+	e := afterlogin.Event{Type: afterlogin.EventInURL, Reason: afterlogin.ReasonInURL, Detail: "a token stood in a URL; it is not one of ours"}
+	for _, t := range found {
+		id, err := a.authority.RevokeToken(ctx, afterlogin.TokenFrom(t), afterlogin.ReasonInURL)
+		switch {
+		case err == nil:
+			e.Session, e.Detail = id, "a token stood in a URL; it was ended"
+		case !errors.Is(err, afterlogin.ErrInvalidToken):
+			return a.problem(ctx, err) // not ended yet; it will be at the next try
+		}
+	}
+	a.authority.Report(e)
+	return NewProblem(http.StatusBadRequest, "token-in-url",
+		"a token stands in the URL, where logs keep it; if it was one of ours it is ended now. Send tokens in the body, and the API key in a header")
+}
+
+// tokenLength is that of the shortest token, in characters.
+const tokenLength = 88
+
+// unescape undoes percent-encoding where it can be undone.
+func unescape(s string) string {
+	if u, err := url.PathUnescape(s); err == nil {
+		return u
+	}
+	return s
+}

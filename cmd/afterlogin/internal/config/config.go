@@ -1,0 +1,220 @@
+// Package config holds the settings of the server: what there is, what is default, and where each value came from.
+// Settings come from flags, environment variables and a YAML file, in this order. All that is wrong with them is
+// reported at once, each with its place and a remedy.
+//
+// Start with [Load]. The [Config] struct is the manual.
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/afterlogin/afterlogin"
+)
+
+// Prefix begins the name of every environment variable of ours.
+const Prefix = "AFTERLOGIN_"
+
+// A Config is the settings of the server. The tags name each setting in the file (key), in the environment (env, behind
+// Prefix) and on the command line (flag), and say what it does (doc).
+type Config struct {
+	Listen        string   `key:"listen" env:"LISTEN" flag:"listen" doc:"address to listen on, host:port; anything but loopback needs tls or behind_proxy"`
+	Data          string   `key:"data" env:"DATA" flag:"data" doc:"directory of the embedded store, the keys and the admin key"`
+	Hosts         []string `key:"hosts" env:"HOSTS" flag:"host" doc:"names, besides loopback ones, that requests may be addressed to"`
+	BehindProxy   bool     `key:"behind_proxy" env:"BEHIND_PROXY" flag:"behind-proxy" doc:"a proxy in front does TLS, so plain HTTP on any address is fine"`
+	TLSCert       string   `key:"tls.cert" env:"TLS_CERT" flag:"tls-cert" doc:"file with the certificate chain, PEM"`
+	TLSKey        string   `key:"tls.key" env:"TLS_KEY" flag:"tls-key" doc:"file with the certificate's private key, PEM"`
+	MasterKeyFile string   `key:"master_key_file" env:"MASTER_KEY_FILE" flag:"master-key-file" doc:"file with the key that seals keys.json; empty: <data>/master.key, made at the first start"`
+	MasterKey     string   `env:"MASTER_KEY" secret:"true" doc:"the key that seals keys.json, 32 bytes in base64; environment only"`
+	Drain         Duration `key:"drain" env:"DRAIN" flag:"drain" doc:"how long requests are still taken after a stop was asked for and /readyz says so"`
+	Shutdown      Duration `key:"shutdown_timeout" env:"SHUTDOWN_TIMEOUT" flag:"shutdown-timeout" doc:"how long running requests may take to finish after that"`
+	LogLevel      string   `key:"log.level" env:"LOG_LEVEL" flag:"log-level" doc:"debug, info, warn or error; debug logs every request"`
+	LogFormat     string   `key:"log.format" env:"LOG_FORMAT" flag:"log-format" doc:"text, json or auto: text on a terminal, json otherwise"`
+	CacheSize     int      `key:"cache_size" env:"CACHE_SIZE" flag:"cache-size" doc:"how many sessions are kept in memory, at about 500 bytes each"`
+
+	// Policies are the lifetimes by policy name: the built-in policies, with what was changed, and new ones.
+	Policies map[string]afterlogin.Policy `env:"-"`
+}
+
+// Default returns the settings of a server that was told nothing.
+func Default() Config {
+	return Config{
+		Listen:    "127.0.0.1:7070",
+		Data:      "./afterlogin-data",
+		Drain:     Duration(500 * time.Millisecond),
+		Shutdown:  Duration(10 * time.Second),
+		LogLevel:  "info",
+		LogFormat: "auto",
+		CacheSize: 100_000,
+		Policies:  afterlogin.DefaultPolicies(),
+	}
+}
+
+// A Setting describes one field of Config.
+type Setting struct {
+	Key    string // in the file; empty if it cannot stand there
+	Env    string // the whole name of the environment variable
+	Flag   string // without dashes; empty if there is none
+	Doc    string
+	Secret bool
+	field  int // its index in Config
+}
+
+// Name is what the setting is called in output: its key, or the variable if it has none.
+func (s Setting) Name() string {
+	if s.Key != "" {
+		return s.Key
+	}
+	return s.Env
+}
+
+// pointer returns a pointer to the setting's field in c.
+func (s Setting) pointer(c *Config) any {
+	return reflect.ValueOf(c).Elem().Field(s.field).Addr().Interface()
+}
+
+// Text returns the setting's value in c as it would stand in the file. A secret is masked.
+func (s Setting) Text(c *Config) string {
+	if s.Secret {
+		if *s.pointer(c).(*string) == "" {
+			return ""
+		}
+		return "[secret]"
+	}
+	switch p := s.pointer(c).(type) {
+	case *string:
+		return *p
+	case *bool:
+		return strconv.FormatBool(*p)
+	case *int:
+		return strconv.Itoa(*p)
+	case *Duration:
+		return p.String()
+	case *[]string:
+		return "[" + strings.Join(*p, ", ") + "]"
+	}
+	panic("config: no text for " + s.Name())
+}
+
+// Settings returns every setting but the policies', in the order of Config.
+func Settings() []Setting { return slices.Clone(settings) }
+
+var settings = func() (all []Setting) {
+	t := reflect.TypeFor[Config]()
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if f.Tag.Get("env") == "-" {
+			continue
+		}
+		all = append(all, Setting{
+			Key: f.Tag.Get("key"), Env: Prefix + f.Tag.Get("env"), Flag: f.Tag.Get("flag"),
+			Doc: f.Tag.Get("doc"), Secret: f.Tag.Get("secret") == "true", field: i,
+		})
+	}
+	return all
+}()
+
+// policyFields are the durations of a policy by their key in the file.
+var policyFields = []struct {
+	key, doc string
+	field    func(*afterlogin.Policy) *time.Duration
+}{
+	{"idle", "ends a session that long after its last use", func(p *afterlogin.Policy) *time.Duration { return &p.Idle }},
+	{"absolute", "ends it that long after its start, however it is used", func(p *afterlogin.Policy) *time.Duration { return &p.Absolute }},
+	{"renewal", "after how long its token is replaced", func(p *afterlogin.Policy) *time.Duration { return &p.Renewal }},
+	{"grace", "for how long a replaced token is still good", func(p *afterlogin.Policy) *time.Duration { return &p.Grace }},
+}
+
+// check reports what is wrong with the settings taken together.
+func (l *Loaded) check() {
+	c := &l.Config
+	if err := checkListen(c.Listen); err != nil {
+		l.fault("listen", "%v", err)
+	} else if !Loopback(c.Listen) && c.TLSCert == "" && !c.BehindProxy {
+		l.faultHint("listen", strings.Join([]string{
+			"one of",
+			"  --tls-cert FILE --tls-key FILE  to serve HTTPS",
+			"  --behind-proxy                  if a proxy in front does TLS",
+			fmt.Sprintf("  %-30s  to serve this machine only", "--listen 127.0.0.1:"+port(c.Listen)),
+		}, "\n"), "refusing to listen on %s without TLS: tokens and API keys would cross the network in clear text", c.Listen)
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		l.faultHint("tls.cert", "name both files", "tls.cert and tls.key belong together, and one is missing")
+	}
+	if c.Data == "" {
+		l.fault("data", "the data directory has no name")
+	}
+	for _, h := range c.Hosts {
+		if !validHost(h) {
+			l.faultHint("hosts", "write the name alone, auth.example.com", "%q is not a host name", h)
+		}
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
+		l.fault("log.level", "%q is not debug, info, warn or error", c.LogLevel)
+	}
+	if !slices.Contains([]string{"auto", "text", "json"}, c.LogFormat) {
+		l.fault("log.format", "%q is not auto, text or json", c.LogFormat)
+	}
+	if c.CacheSize < 0 || c.CacheSize > 100_000_000 {
+		l.fault("cache_size", "%d is not between 0 and 100000000", c.CacheSize)
+	}
+	l.checkRange("drain", c.Drain, 0, Duration(10*time.Minute))
+	l.checkRange("shutdown_timeout", c.Shutdown, Duration(time.Millisecond), Duration(10*time.Minute))
+	if c.MasterKey != "" && c.MasterKeyFile != "" {
+		l.faultHint("master_key_file", "keep one of them", "%sMASTER_KEY is set, too", Prefix)
+	}
+	for _, name := range sortedPolicies(c.Policies) {
+		if err := c.Policies[name].Check(name == afterlogin.PolicyAPIKey); err != nil {
+			l.fault(l.policyKey(name, err.Error()), "%v", err)
+		}
+	}
+}
+
+func (l *Loaded) checkRange(key string, d, low, high Duration) {
+	if d < low || d > high {
+		l.fault(key, "%v is not between %v and %v", d, low, high)
+	}
+}
+
+// policyKey names the setting that a policy's error is about: the first word of it, if that is a field.
+func (l *Loaded) policyKey(name, msg string) string {
+	key := "policies." + name
+	first, _, _ := strings.Cut(msg, " ")
+	first = strings.TrimSuffix(first, ":")
+	for _, f := range policyFields {
+		if _, set := l.places[key+"."+f.key]; f.key == first && set {
+			return key + "." + f.key
+		}
+	}
+	for _, f := range policyFields { // the field it is about has its default: name one that was set
+		if _, set := l.places[key+"."+f.key]; set {
+			return key + "." + f.key
+		}
+	}
+	return key
+}
+
+func sortedPolicies(m map[string]afterlogin.Policy) []string {
+	var names []string
+	for n := range m {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// PolicyValues yields key and value of every policy's settings, in order.
+func (c *Config) PolicyValues(yield func(key, value string) bool) {
+	for _, name := range sortedPolicies(c.Policies) {
+		p := c.Policies[name]
+		for _, f := range policyFields {
+			if !yield(fmt.Sprintf("policies.%s.%s", name, f.key), Duration(*f.field(&p)).String()) {
+				return
+			}
+		}
+	}
+}

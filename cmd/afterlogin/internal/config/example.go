@@ -1,0 +1,53 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/afterlogin/afterlogin"
+)
+
+// Example returns a configuration file with every setting at its default, commented out, and what each does.
+func Example() string {
+	var b strings.Builder
+	b.WriteString("# Configuration of afterlogin serve. Every setting is shown with its default; remove the # to change one.\n")
+	b.WriteString("# Flags win over environment variables, which win over this file. Check it: afterlogin config check --config FILE\n")
+	c := Default()
+	section := ""
+	for _, s := range settings {
+		if s.Key == "" {
+			continue
+		}
+		name, indent := s.Key, ""
+		if head, tail, ok := strings.Cut(s.Key, "."); ok {
+			if head != section {
+				fmt.Fprintf(&b, "\n#%s:\n", head)
+			}
+			section, name, indent = head, tail, "  "
+		} else {
+			section = ""
+			b.WriteString("\n")
+		}
+		fmt.Fprintf(&b, "# %s\n# (flag --%s, environment %s)\n", s.Doc, s.Flag, s.Env)
+		value := s.Text(&c)
+		if value == "" {
+			value = `""`
+		}
+		fmt.Fprintf(&b, "#%s%s: %s\n", indent, name, value)
+	}
+	b.WriteString("\n# How long sessions live, by policy. A policy with a new name starts as a copy of browser.\n")
+	for _, f := range policyFields {
+		fmt.Fprintf(&b, "# %-8s  %s\n", f.key, f.doc)
+	}
+	fmt.Fprintf(&b, "# (environment %s, as in %sPOLICY_BROWSER_IDLE=30m)\n#policies:\n", PolicyVariable, Prefix)
+	for _, name := range sortedPolicies(afterlogin.DefaultPolicies()) {
+		p := c.Policies[name]
+		fmt.Fprintf(&b, "#  %s:\n", name)
+		for _, f := range policyFields {
+			if d := *f.field(&p); d != 0 {
+				fmt.Fprintf(&b, "#    %s: %s\n", f.key, Duration(d))
+			}
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,158 @@
+// Package server runs the API: it opens the data directory, answers HTTP, and stops without losing a request. What is
+// true of every answer, whatever it says, is made here: security headers, the request's id, the log, the check of the
+// Host header, liveness and readiness.
+//
+// Start with [Open], then [Server.Run].
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/api"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/config"
+)
+
+// Limits of a connection.
+const (
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 15 * time.Second
+	writeTimeout      = 30 * time.Second
+	idleTimeout       = 2 * time.Minute
+	maxHeader         = 16 << 10
+)
+
+// A SetupError is why the server cannot start, and what to do about it.
+type SetupError struct {
+	Err  error
+	Hint string
+}
+
+func (e *SetupError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *SetupError) Unwrap() error { return e.Err }
+
+func setup(hint, format string, args ...any) error {
+	return &SetupError{Err: fmt.Errorf(format, args...), Hint: hint}
+}
+
+// Options configure Open.
+type Options struct {
+	Config config.Config
+	Logger *slog.Logger // required
+	// NewAdminKey makes a new admin key and ends the old ones.
+	NewAdminKey bool
+}
+
+// A Server is an authority on its data directory, and the HTTP in front of it.
+type Server struct {
+	// AdminKey says where the admin key is, or why it is not there.
+	AdminKey string
+
+	config    config.Config
+	log       *slog.Logger
+	data      *data
+	authority *afterlogin.Authority
+	handler   http.Handler
+	draining  atomic.Bool
+}
+
+// Open opens the data directory, making it at the first start, and the authority on it. The error is often a
+// *SetupError.
+func Open(ctx context.Context, o Options) (*Server, error) {
+	d, err := openData(ctx, o.Config, o.Logger)
+	if err != nil {
+		return nil, err
+	}
+	size := o.Config.CacheSize
+	if size == 0 {
+		size = -1 // none; zero is the library's default
+	}
+	a, err := afterlogin.New(afterlogin.Config{
+		Store: d.store, Keys: d.keys, Policies: o.Config.Policies, CacheSize: size, Logger: o.Logger, Observe: logEvents(o.Logger),
+	})
+	if err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	s := &Server{config: o.Config, log: o.Logger, data: d, authority: a}
+	if s.AdminKey, err = d.adminKey(ctx, a, o); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	s.handler = s.handle(api.New(a, api.Options{Logger: o.Logger}))
+	return s, nil
+}
+
+// Handler returns what the server answers with.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// Close ends the authority and closes the store. Run must have returned.
+func (s *Server) Close() error { return errors.Join(s.authority.Close(), s.data.close()) }
+
+// Listen opens the address of the configuration. Whoever connects waits until Run begins.
+func Listen(c config.Config) (net.Listener, error) {
+	l, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return nil, setup("another program may be using the port: name another with --listen, as in --listen 127.0.0.1:7071", "listen on %s: %w", c.Listen, err)
+	}
+	return l, nil
+}
+
+// Run answers requests until ctx ends, and then stops without losing one: /readyz says so at once, so that a proxy
+// sends no more; requests are still taken for the drain time, and their connections closed after the answer; then those
+// that are running are finished, for as long as the shutdown timeout allows.
+func (s *Server) Run(ctx context.Context, l net.Listener) error {
+	busy := &conns{busy: make(map[net.Conn]time.Time)}
+	h := &http.Server{
+		ConnState:         busy.note,
+		Handler:           s.handler,
+		ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeader,
+		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
+	if s.config.TLSCert != "" {
+		cert, err := tls.LoadX509KeyPair(s.config.TLSCert, s.config.TLSKey)
+		if err != nil {
+			l.Close()
+			return setup("tls.cert and tls.key name PEM files that belong together", "TLS certificate: %w", err)
+		}
+		h.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	}
+	last := newLastListener(l)
+	served := make(chan error, 1)
+	go func() {
+		if h.TLSConfig != nil {
+			served <- h.ServeTLS(last, "", "")
+			return
+		}
+		served <- h.Serve(last)
+	}()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve: %w", err)
+	case <-ctx.Done():
+	}
+	s.draining.Store(true)
+	s.log.Info("stopping", "drain", s.config.Drain.String())
+	time.Sleep(time.Duration(s.config.Drain))
+	last.finish()
+	<-served
+	h.SetKeepAlivesEnabled(false) // whoever is idle has been for the drain time
+	stop, cancel := context.WithTimeout(context.Background(), time.Duration(s.config.Shutdown))
+	defer cancel()
+	busy.wait(stop)
+	if err := h.Shutdown(stop); err != nil {
+		h.Close()
+		return fmt.Errorf("requests were still running after %v and were cut off: %w", s.config.Shutdown, err)
+	}
+	s.log.Info("stopped")
+	return nil
+}

@@ -1,0 +1,331 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/api"
+)
+
+func (p *program) sessionsCommand() *cobra.Command {
+	return group("sessions", "List, show and end sessions", "List, show and end the sessions and API keys of a server.",
+		p.sessionsListCommand(), p.sessionsShowCommand(), p.sessionsRevokeCommand())
+}
+
+func (p *program) sessionsListCommand() *cobra.Command {
+	var subject, kind string
+	var ended, all, asJSON bool
+	var limit int
+	c := &cobra.Command{
+		Use: "list", Short: "List sessions", Args: cobra.NoArgs,
+		Long:    "List sessions and API keys, of one subject or of all. With --json, one object on each line.",
+		Example: "  afterlogin sessions list --subject mia\n  afterlogin sessions list --all --json | jq -r .id",
+	}
+	r := p.remoteFlags(c)
+	c.Flags().StringVar(&subject, "subject", "", "only of this subject")
+	c.Flags().StringVar(&kind, "kind", "", "only of this kind: session or api_key")
+	c.Flags().BoolVar(&ended, "ended", false, "also those that are over")
+	c.Flags().IntVar(&limit, "limit", 50, "at most this many, 1 to 1000")
+	c.Flags().BoolVar(&all, "all", false, "all of them")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, one object on each line")
+	c.MarkFlagsMutuallyExclusive("limit", "all")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if cmd.Flags().Changed("subject") && subject == "" {
+			return usage("leave --subject away for all", "--subject is empty")
+		}
+		if limit < 1 || limit > 1000 {
+			return usage("", "--limit %d is not between 1 and 1000", limit)
+		}
+		q := url.Values{"limit": {strconv.Itoa(limit)}}
+		if all {
+			q.Set("limit", "500")
+		}
+		for name, value := range map[string]string{"subject": subject, "kind": kind} {
+			if value != "" {
+				q.Set(name, value)
+			}
+		}
+		if ended {
+			q.Set("ended", "true")
+		}
+		t := p.table(asJSON, ended)
+		for {
+			var page api.List
+			if err := r.call(cmd.Context(), http.MethodGet, "/v1/sessions", q, nil, &page); err != nil {
+				return err
+			}
+			for _, s := range page.Data {
+				if err := t.row(s); err != nil {
+					return err
+				}
+			}
+			if page.Next == "" || !all {
+				if err := t.flush(); err != nil {
+					return err
+				}
+				if page.Next != "" {
+					fmt.Fprintln(p.Err, "afterlogin: there are more; --all shows them")
+				}
+				return nil
+			}
+			q.Set("cursor", page.Next)
+		}
+	}
+	return c
+}
+
+// table prints sessions as they come.
+type table struct {
+	json  *json.Encoder
+	tabs  *tabwriter.Writer
+	ended bool
+	when  func(*time.Time) string
+	begun bool
+}
+
+func (p *program) table(asJSON, ended bool) *table {
+	t := &table{ended: ended, when: stamp}
+	if asJSON {
+		t.json = json.NewEncoder(p.Out)
+		return t
+	}
+	t.tabs = tabwriter.NewWriter(p.Out, 0, 0, 2, ' ', 0)
+	if isTerminal(p.Out) {
+		now := time.Now()
+		t.when = func(at *time.Time) string { return relative(now, at) }
+	}
+	return t
+}
+
+func (t *table) row(s *api.Session) error {
+	if t.json != nil {
+		return t.json.Encode(s)
+	}
+	if !t.begun {
+		t.begun = true
+		head := "ID\tSUBJECT\tPOLICY\tCREATED\tLAST SEEN\tEXPIRES\tFROM"
+		if t.ended {
+			head += "\tENDED"
+		}
+		fmt.Fprintln(t.tabs, head)
+	}
+	cells := []string{s.ID, s.Subject, s.Policy, t.when(&s.CreatedAt), t.when(&s.LastSeenAt), t.when(s.ExpiresAt), or(s.Device.IP, "-")}
+	if t.ended {
+		cell := "-"
+		if s.EndedAt != nil {
+			cell = s.EndedWhy + " " + t.when(s.EndedAt)
+		}
+		cells = append(cells, cell)
+	}
+	for i, c := range cells {
+		cells[i] = clip(printable(c), 60)
+	}
+	_, err := fmt.Fprintln(t.tabs, strings.Join(cells, "\t"))
+	return err
+}
+
+func (t *table) flush() error {
+	if t.tabs != nil {
+		return t.tabs.Flush()
+	}
+	return nil
+}
+
+func clip(s string, n int) string {
+	if r := []rune(s); len(r) > n {
+		return string(r[:n-1]) + "…"
+	}
+	return s
+}
+
+func stamp(at *time.Time) string {
+	if at == nil {
+		return "never"
+	}
+	return at.UTC().Format(time.RFC3339)
+}
+
+// relative says how long ago, or in how long, for people.
+func relative(now time.Time, at *time.Time) string {
+	if at == nil {
+		return "never"
+	}
+	d := at.Sub(now)
+	text := func(d time.Duration) string {
+		switch {
+		case d < time.Minute:
+			return fmt.Sprintf("%ds", d/time.Second)
+		case d < time.Hour:
+			return fmt.Sprintf("%dm", d/time.Minute)
+		case d < 48*time.Hour:
+			return fmt.Sprintf("%dh", d/time.Hour)
+		}
+		return fmt.Sprintf("%dd", d/(24*time.Hour))
+	}
+	if d < 0 {
+		return text(-d) + " ago"
+	}
+	return "in " + text(d)
+}
+
+func (p *program) sessionsShowCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "show <id>", Short: "Show a session", Args: cobra.ExactArgs(1),
+		Long:    "Show a session (ses_…) or an API key (key_…), also one that is over.",
+		Example: "  afterlogin sessions show ses_B4k…",
+	}
+	r := p.remoteFlags(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := notAToken(args[0]); err != nil {
+			return err
+		}
+		var s api.Session
+		if err := r.call(cmd.Context(), http.MethodGet, "/v1/sessions/"+segment(args[0]), nil, nil, &s); err != nil {
+			return err
+		}
+		if asJSON {
+			return json.NewEncoder(p.Out).Encode(s)
+		}
+		w := tabwriter.NewWriter(p.Out, 0, 0, 2, ' ', 0)
+		line := func(name, value string) {
+			if value != "" {
+				fmt.Fprintf(w, "%s\t%s\n", name, printable(value))
+			}
+		}
+		line("id", s.ID)
+		line("kind", s.Kind)
+		line("subject", or(s.Subject, "(anonymous)"))
+		line("name", s.Name)
+		line("policy", s.Policy)
+		line("created", stamp(&s.CreatedAt))
+		line("last seen", stamp(&s.LastSeenAt))
+		line("expires", stamp(s.ExpiresAt))
+		if s.IdleAt != nil {
+			line("expires if idle", stamp(s.IdleAt))
+		}
+		if s.Auth.At != nil {
+			line("proved at", stamp(s.Auth.At))
+		}
+		line("proved by", strings.Join(s.Auth.Methods, " "))
+		line("from", s.Device.IP)
+		line("user agent", s.Device.UserAgent)
+		line("generation", strconv.FormatUint(uint64(s.Generation), 10))
+		line("scopes", strings.Join(s.Scopes, " "))
+		if s.EndedAt != nil {
+			line("ended", stamp(s.EndedAt)+" "+s.EndedWhy)
+		}
+		return w.Flush()
+	}
+	return c
+}
+
+// notAToken refuses a token where an id is wanted. It has been seen by then: by the shell's history, for one.
+func notAToken(arg string) error {
+	if api.Redact(arg) != arg {
+		return usage("other users of this machine can see arguments: take the token for lost, and end its session with its ses_… id. \"afterlogin token explain\" reads a token from standard input",
+			"that is a token, and an id is wanted")
+	}
+	return nil
+}
+
+func (p *program) sessionsRevokeCommand() *cobra.Command {
+	var subject, but string
+	var everything, yes bool
+	c := &cobra.Command{
+		Use: "revoke (<id>... | --subject <name>)", Short: "End sessions",
+		Long: "End sessions and API keys by id, or all sessions of a subject. What has been ended stays ended; ending it again does no harm.\n\n" +
+			"Ending all sessions of a subject asks first, with their number. Without a terminal, say --yes.",
+		Example: "  afterlogin sessions revoke ses_B4k…\n  afterlogin sessions revoke --subject mia --others-than ses_B4k…\n  afterlogin sessions revoke --subject build-server --everything --yes",
+	}
+	r := p.remoteFlags(c)
+	c.Flags().StringVar(&subject, "subject", "", "all sessions of this subject")
+	c.Flags().StringVar(&but, "others-than", "", "all but this session")
+	c.Flags().BoolVar(&everything, "everything", false, "API keys, too")
+	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	c.MarkFlagsMutuallyExclusive("others-than", "everything")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) == 0 && subject == "":
+			return usage("name ids, or a subject with --subject", "nothing to revoke")
+		case len(args) > 0 && subject != "":
+			return usage("give one of them", "ids and --subject do not go together")
+		case subject == "" && (but != "" || everything):
+			return usage("add --subject", "--others-than and --everything are about a subject")
+		case subject != "":
+			return p.revokeSubject(cmd.Context(), r, subject, but, everything, yes)
+		}
+		for _, id := range args {
+			if err := notAToken(id); err != nil {
+				return err
+			}
+		}
+		for _, id := range args {
+			if err := r.call(cmd.Context(), http.MethodDelete, "/v1/sessions/"+segment(id), nil, nil, nil); err != nil {
+				return err
+			}
+			fmt.Fprintln(p.Out, "ended", id)
+		}
+		return nil
+	}
+	return c
+}
+
+func (p *program) revokeSubject(ctx context.Context, r *remote, subject, but string, everything, yes bool) error {
+	path := "/v1/subjects/" + segment(subject) + "/sessions"
+	what := "sessions"
+	count := url.Values{"limit": {"1000"}, "kind": {"session"}}
+	q := url.Values{}
+	if everything {
+		q.Set("scope", "everything")
+		what = "sessions and API keys"
+		count.Del("kind")
+	}
+	if but != "" {
+		q.Set("except", but)
+		what = "other sessions"
+	}
+	if !yes {
+		if !isTerminal(p.In) {
+			return usage("add --yes", "there is nobody to ask whether all %s of %s should end", what, printable(subject))
+		}
+		var page api.List
+		if err := r.call(ctx, http.MethodGet, path, count, nil, &page); err != nil {
+			return err
+		}
+		n := len(page.Data)
+		for _, s := range page.Data {
+			if s.ID == but {
+				n--
+			}
+		}
+		question := fmt.Sprintf("End %d %s", n, what)
+		switch {
+		case page.Next != "":
+			question = fmt.Sprintf("End more than %d %s", n, what)
+		case n == 1 && !everything:
+			question = "End 1 " + strings.TrimSuffix(what, "s")
+		}
+		fmt.Fprintf(p.Err, "%s of %s? [y/N] ", question, printable(subject))
+		line, _ := bufio.NewReader(p.In).ReadString('\n')
+		if answer := strings.ToLower(strings.TrimSpace(line)); answer != "y" && answer != "yes" {
+			return fail(exitError, "", "nothing was ended")
+		}
+	}
+	if err := r.call(ctx, http.MethodDelete, path, q, nil, nil); err != nil {
+		return err
+	}
+	fmt.Fprintf(p.Out, "ended all %s of %s\n", what, printable(subject))
+	return nil
+}
