@@ -18,8 +18,11 @@ const touchTimeout = 2 * time.Second
 // maxPending bounds what is gathered while the store does not answer.
 const maxPending = 100_000
 
+// touchRetry is how long it waits after the store did not take them.
+const touchRetry = time.Second
+
 // toucher writes last uses and first sights, behind the requests. What it loses, in a crash or when the store does not
-// take it, costs a session some idle time or a forgiven lost answer; it never fails a request.
+// take it for long, costs a session some idle time or a forgiven lost answer; it never fails a request.
 type toucher struct {
 	store store.Store
 	log   *slog.Logger
@@ -78,48 +81,63 @@ func overlay(r *store.Record, uses [2]store.Touch) {
 
 func (t *toucher) run(stopped context.Context) {
 	for {
+		delay := touchDelay
 		select {
 		case <-stopped.Done():
 			t.flush()
 			return
 		case now := <-t.wake:
-			if !now {
-				select {
-				case <-time.After(touchDelay):
-				case <-stopped.Done():
-				case <-t.wake: // a first sight
-				}
+			if now {
+				delay = 0
 			}
-			t.flush()
+		}
+		for {
+			select {
+			case <-time.After(delay):
+			case <-stopped.Done():
+			case <-t.wake: // a first sight
+			}
+			if t.flush() || stopped.Err() != nil {
+				break
+			}
+			delay = touchRetry
 		}
 	}
 }
 
-// flush writes what is pending, a bounded number at a time. It goes on when the authority is closed, for a moment.
-func (t *toucher) flush() {
+// flush writes what is pending, a bounded number at a time, and reports whether all of it was taken. What was not is
+// pending again. It goes on when the authority is closed, for a moment.
+func (t *toucher) flush() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), touchTimeout)
 	defer cancel()
 	t.mu.Lock()
 	t.writing, t.pending = t.pending, make(map[store.ID]store.Touch)
 	all := t.writing
 	t.mu.Unlock()
+	var refused []store.Touch
 	batch := make([]store.Touch, 0, min(len(all), 512))
+	write := func() {
+		if err := t.store.Touch(ctx, batch); err != nil {
+			t.log.Debug("last uses were not written yet", "count", len(batch), "err", err)
+			refused = append(refused, batch...)
+		}
+		batch = batch[:0]
+	}
 	for _, touch := range all { // nobody changes writing
 		if batch = append(batch, touch); len(batch) == cap(batch) {
-			t.write(ctx, batch)
-			batch = batch[:0]
+			write()
 		}
 	}
 	if len(batch) > 0 {
-		t.write(ctx, batch)
+		write()
 	}
 	t.mu.Lock()
-	t.writing = nil
-	t.mu.Unlock()
-}
-
-func (t *toucher) write(ctx context.Context, batch []store.Touch) {
-	if err := t.store.Touch(ctx, batch); err != nil {
-		t.log.Debug("last uses were not written", "count", len(batch), "err", err)
+	defer t.mu.Unlock()
+	for _, touch := range refused {
+		if _, newer := t.pending[touch.ID]; !newer && len(t.pending) < maxPending {
+			t.pending[touch.ID] = touch
+		}
 	}
+	t.writing = nil
+	return len(refused) == 0
 }
