@@ -151,7 +151,7 @@ func show(out io.Writer, c comparison, r result, asJSON bool) {
 	}
 	figure := fmt.Sprintf("%.2f (%.2f–%.2f)", r.Median, r.Least, r.Greatest)
 	if c.unit != "" {
-		figure = fmt.Sprintf("%.0f (%.0f–%.0f) %s", r.Median, r.Least, r.Greatest, c.unit)
+		figure = fmt.Sprintf("%.3g (%.3g–%.3g) %s", r.Median, r.Least, r.Greatest, c.unit)
 	}
 	fmt.Fprintf(out, "%-30s %22s  %s %6.4g   %-5s  %s\n", r.Name, figure, sign, c.target, word, detail(c, r))
 }

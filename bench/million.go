@@ -187,19 +187,20 @@ func (m *millionRun) clean() {
 	os.RemoveAll(m.dir)
 }
 
-// open kills what runs and measures the next start. Before the kill some sessions are made, so that there is a log to
-// read again.
+// open kills what runs and measures the next start. Before the kill sessions are made for two seconds, so that there is a
+// log to read again.
 func (m *millionRun) open() (float64, error) {
 	if m.serve == nil {
 		if _, err := m.start(); err != nil {
 			return 0, err
 		}
 	}
-	for i := range 200 {
-		body := fmt.Sprintf(`{"subject":"late-%d"}`, i)
-		if _, err := m.post("/v1/sessions", []byte(body)); err != nil {
-			return 0, err
-		}
+	_, err := concurrently(64, 2*time.Second, func(i int64) error {
+		_, err := m.post("/v1/sessions", fmt.Appendf(nil, `{"subject":"late-%d"}`, i%500))
+		return err
+	})
+	if err != nil {
+		return 0, err
 	}
 	m.kill()
 	took, err := m.start()

@@ -40,11 +40,11 @@ func (s *Store) prepare(root store.ID, ops []store.Op) (*commit, error) {
 		if op.Kind == store.OpEvent {
 			continue
 		}
-		if op.Kind == store.OpPut {
-			if level >= spaceHard || level >= spaceLow && op.Expect == 0 && op.ID.IsRoot() {
-				c.drop()
-				return nil, store.ErrFull
-			}
+		// A subject's record is where a person is signed out everywhere: it has the same right as a mark.
+		isPut, isNew := op.Kind == store.OpPut && !op.ID.IsSubject(), op.Expect == 0 && op.ID.IsRoot()
+		if level >= spaceNone || isPut && (level >= spaceHard || level >= spaceLow && isNew) {
+			c.drop()
+			return nil, store.ErrFull
 		}
 		old, err := s.current(op)
 		if err != nil {

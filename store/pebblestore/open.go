@@ -56,6 +56,9 @@ func Open(dir string, o Options) (*Store, error) {
 		}
 		return nil, fmt.Errorf("pebblestore: %s is %w (%v): stop that one, or name another directory", dir, ErrInUse, err)
 	}
+	if err := s.checkRoom(); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
 	p := s.pebbleOptions()
 	p.Lock = lock
 	// From here on the lock lives as long as the database.

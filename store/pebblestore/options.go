@@ -23,8 +23,9 @@ type Options struct {
 	// MinFree is the free space, in bytes, below which new roots are refused with store.ErrFull. Zero means 1 GiB or
 	// 5 % of the volume, whichever is less; 10 % of a volume below 1 GiB.
 	MinFree uint64
-	// HardFree is the free space below which every put is refused, and only marks are taken. Zero means 256 MiB or 1 %
-	// of the volume, whichever is less; 5 % of a volume below 1 GiB.
+	// HardFree is the free space below which every put but that of a subject's record is refused: revocations go on. Zero
+	// means 256 MiB or 1 % of the volume, whichever is less; 5 % of a volume below 1 GiB. Marks end where what is in
+	// memory could not be written out any more.
 	HardFree uint64
 	// FS is the file system to work on. Nil means the operating system's; others are for tests.
 	FS vfs.FS
@@ -58,17 +59,18 @@ const pebbleFormat = pebble.FormatValueSeparation
 
 const (
 	maxMemTable = 32 << 20
-	minMemTable = 512 << 10
+	minMemTable = 256 << 10
 	memTables   = 4 // at most that many at a time
 )
 
 // memTableSize returns the size of a memtable for a volume of that many bytes, zero if it is not known. As many bytes
-// are preallocated for each write-ahead log, of which there are up to memTables+1, so a small volume gets small ones.
+// are preallocated for each write-ahead log, of which there are up to memTables+1, and as many are to be free for all
+// that is in memory to be written out; so a small volume gets small ones.
 func memTableSize(volume uint64) uint64 {
 	if volume == 0 {
 		return maxMemTable
 	}
-	return min(max(volume/128, minMemTable), maxMemTable)
+	return min(max(volume/512, minMemTable), maxMemTable)
 }
 
 func (s *Store) pebbleOptions() *pebble.Options {

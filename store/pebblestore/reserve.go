@@ -53,8 +53,8 @@ func (f reserveFS) room() bool {
 	if err != nil {
 		return true // not every file system can tell
 	}
-	low, _ := limits(&f.s.o, usage)
-	return usage.AvailBytes > low
+	_, hard, _ := limits(&f.s.o, usage)
+	return usage.AvailBytes > hard
 }
 
 // failed returns err, after a while if it is that the volume is full.
