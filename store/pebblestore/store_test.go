@@ -28,6 +28,6 @@ func TestDisk(t *testing.T)      { storetest.RunLocal(t, openDisk) }
 func TestDiskWatch(t *testing.T) { storetest.RunWatch(t, openDisk) }
 
 func TestMemModel(t *testing.T) {
-	storetest.Sequences(t, 300, 5000)
+	storetest.Sequences(t, 5000, 50000)
 	storetest.RunModel(t, openMem)
 }
