@@ -39,10 +39,11 @@ func TestReadOnlyVolume(t *testing.T) {
 	}
 }
 
-// On a full volume nobody can sign in, and is told so; who is signed in stays so, and can be signed out.
+// On a volume with hardly any room nobody can sign in, and is told so; who is signed in stays so, and can be signed out.
+// With none at all, that, too, is refused, and not answered as if it had happened.
 func TestFullVolume(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "small")
-	mount(t, dir, 0, "size=24m")
+	mount(t, dir, 0, "size=64m")
 	s, _ := open(t, settings(filepath.Join(dir, "data")), false)
 	defer s.Close()
 	key := adminKey(t, filepath.Join(dir, "data"))
@@ -62,12 +63,22 @@ func TestFullVolume(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for block := make([]byte, 64<<10); ; {
-		if _, err := f.Write(block); err != nil {
-			break
+	fill := func(left uint64) { // until so many bytes are free
+		t.Helper()
+		for block := make([]byte, 16<<10); ; {
+			var st syscall.Statfs_t
+			if err := syscall.Statfs(dir, &st); err != nil {
+				t.Fatal(err)
+			}
+			if st.Bavail*uint64(st.Bsize) <= left {
+				return
+			}
+			if _, err := f.Write(block); err != nil {
+				return
+			}
 		}
 	}
-	f.Close()
+	fill(5 << 19) // 2.5 MiB: below the hard limit, above what marks need
 	wait := func(status int) {
 		t.Helper()
 		var resp *http.Response
@@ -96,6 +107,15 @@ func TestFullVolume(t *testing.T) {
 	if resp, body := ask(s, "DELETE", "/v1/sessions/"+second.Session.ID, key, ""); resp.StatusCode != 204 || active(second.Token) {
 		t.Errorf("sign-out: %d %s", resp.StatusCode, body)
 	}
+	fill(0)
+	_, third, _ := signIn() // refused, of course
+	if third.Token != "" {
+		t.Error("a sign-in on a full volume")
+	}
+	if resp, body := ask(s, "DELETE", "/v1/sessions/"+before.Session.ID, key, ""); resp.StatusCode == 204 && active(before.Token) {
+		t.Errorf("a sign-out that was answered did not happen: %s", body)
+	}
+	f.Close()
 	os.Remove(ballast)
 	wait(201)
 }
