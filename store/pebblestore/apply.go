@@ -33,6 +33,9 @@ func (s *Store) Apply(ctx context.Context, root store.ID, ops ...store.Op) error
 // prepare reads what the operations change and makes the commit of them; nil if nothing changes. The root is held.
 func (s *Store) prepare(root store.ID, ops []store.Op) (*commit, error) {
 	level := s.space.level.Load()
+	if level >= spaceNone {
+		return nil, store.ErrFull
+	}
 	var c *commit
 	var buf [64]byte
 	for i := range ops {
@@ -42,7 +45,7 @@ func (s *Store) prepare(root store.ID, ops []store.Op) (*commit, error) {
 		}
 		// A subject's record is where a person is signed out everywhere: it has the same right as a mark.
 		isPut, isNew := op.Kind == store.OpPut && !op.ID.IsSubject(), op.Expect == 0 && op.ID.IsRoot()
-		if level >= spaceNone || isPut && (level >= spaceHard || level >= spaceLow && isNew) {
+		if isPut && (level >= spaceHard || level >= spaceLow && isNew) {
 			c.drop()
 			return nil, store.ErrFull
 		}

@@ -71,6 +71,8 @@ func TestFreeSpace(t *testing.T) {
 		if tt.create {
 			check("mark", true, s.Apply(t.Context(), o.ID, store.Mark(o.ID, now, "gone")))
 		}
+		check("touch", tt.other, s.Touch(t.Context(), []store.Touch{{ID: r.ID, At: now + int64(n)}}))
+		check("event", tt.mark, s.Apply(t.Context(), r.ID, store.Emit(store.Event{Type: "x", ID: r.ID})))
 		// Who signs out everywhere changes the subject's record: that goes on for as long as marks do.
 		everywhere := &store.Record{ID: store.SubjectID(1, fmt.Sprint("s", n)), Tenant: 1, Subject: fmt.Sprint("s", n), Version: 1}
 		check("sign-out everywhere", tt.mark, s.Apply(t.Context(), everywhere.ID, store.Put(everywhere, 0)))

@@ -10,12 +10,16 @@ import (
 const touchBatch = 256
 
 // Touch implements store.Store. It is not synced: a crash may take what the last second or so of it wrote. A root that
-// is being changed in this moment is left out.
+// is being changed in this moment is left out. Where there is room for revocations only, it is ErrFull.
 func (s *Store) Touch(ctx context.Context, touches []store.Touch) error {
 	if err := s.enter(ctx); err != nil {
 		return err
 	}
 	defer s.exit()
+	// A touch rewrites its record, and flushes follow: browsing must not eat the room that revocations need.
+	if s.space.level.Load() >= spaceHard {
+		return store.ErrFull
+	}
 	for len(touches) > 0 {
 		n := min(len(touches), touchBatch)
 		c, err := s.prepareTouch(touches[:n])
