@@ -29,9 +29,15 @@ install() { # install COMMAND PACKAGE…
 		exit 1
 	fi
 	local sudo=
-	[ "$(id -u)" = 0 ] || sudo=sudo
+	if [ "$(id -u)" != 0 ]; then
+		sudo=sudo
+		command -v sudo >/dev/null || {
+			echo "scripts/test.sh needs $command: please install $*" >&2
+			exit 1
+		}
+	fi
 	$sudo apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+	$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
 install gcc gcc libc6-dev # the race detector

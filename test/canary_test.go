@@ -122,9 +122,4 @@ func TestNoTokenLeaks(t *testing.T) {
 			}
 		}
 	}
-	// The scan finds what is there: a canary that is planted.
-	planted := append(bytes.Clone(places["the log"]), canaries(t, tokens[0])[3]...)
-	if !bytes.Contains(planted, canaries(t, tokens[0])[3]) {
-		t.Error("the scan finds nothing at all")
-	}
 }

@@ -121,7 +121,11 @@ func (a *API) problem(ctx context.Context, err error) *Problem {
 			"there is no room for anything new: free space where the server keeps its data. Sessions are still checked, and can be ended")
 		p.header = http.Header{"Retry-After": {"60"}}
 	case errors.Is(err, afterlogin.ErrUnavailable):
-		a.log.ErrorContext(ctx, "the store cannot be asked", "request_id", RequestID(ctx), "err", err)
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			a.log.DebugContext(ctx, "the client hung up", "request_id", RequestID(ctx), "err", err)
+		} else {
+			a.log.ErrorContext(ctx, "the store cannot be asked", "request_id", RequestID(ctx), "err", err)
+		}
 		p = NewProblem(http.StatusServiceUnavailable, "temporarily-unavailable",
 			"the answer is not known now, which is neither a yes nor a no: try again")
 		p.header = http.Header{"Retry-After": {"1"}}

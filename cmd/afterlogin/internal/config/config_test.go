@@ -386,3 +386,17 @@ func FuzzDuration(f *testing.F) {
 		}
 	})
 }
+
+// However a secret that does not belong there is quoted, no message repeats the file.
+func TestASecretInTheFileIsNotShown(t *testing.T) {
+	for _, text := range []string{
+		`{"master_key": "TOPSECRET", "listne": "x"}`,
+		"\"master_key\": TOPSECRET\nlistne: x\n",
+		"master_key : TOPSECRET\nlistne: x\n",
+	} {
+		l := &Loaded{source: []byte(text)}
+		if got := l.excerpt(1, 2); got != "" {
+			t.Errorf("%q is shown: %s", text, got)
+		}
+	}
+}

@@ -94,7 +94,8 @@ func (l *Loaded) unknown(key, name string, known []string, in string) {
 // excerpt shows the line with a mark under the column, and two lines before and one after. A file that seems to hold a
 // secret is not shown at all.
 func (l *Loaded) excerpt(line, col int) string {
-	if strings.Contains(string(l.source), "master_key:") {
+	// However the key is quoted. The file's name is no secret.
+	if strings.Contains(strings.ReplaceAll(string(l.source), "master_key_file", ""), "master_key") {
 		return ""
 	}
 	lines := strings.Split(string(l.source), "\n")
