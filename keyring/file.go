@@ -20,17 +20,21 @@ import (
 	"time"
 )
 
-// maxFile is the greatest size of a key file, in bytes: 4 purposes with 255 keys of about 250 bytes.
+// maxFile is the greatest size of a key file, in bytes: 4 purposes with 255 keys of about 250 bytes, and 64 signing keys of
+// at most 4 KiB.
 const maxFile = 512 << 10
 
-// fileLayout is the layout of the key file that this package reads and writes.
-const fileLayout = 1
+// fileLayout is the layout of the key file that this package writes. Layout 1 had no signing keys; it is read, too, and
+// becomes layout 2 when the ring is next written.
+const fileLayout = 2
 
 // file is the key file. Only the secrets are sealed; their names and states are covered by the seal.
 type file struct {
 	Layout       int       `json:"layout"`
 	Installation string    `json:"installation"` // 16 bytes, hexadecimal
 	Keys         []fileKey `json:"keys"`
+	// Signing are the signing keys, from layout 2 on.
+	Signing []fileSigningKey `json:"signing,omitempty"`
 }
 
 type fileKey struct {
@@ -56,7 +60,7 @@ func Open(path string, master []byte) (*Ring, error) {
 		r := New()
 		r.path = path
 		r.master = (*[KeySize]byte)(bytes.Clone(master))
-		text, err := r.text(*r.keys.Load())
+		text, err := r.text(*r.keys.Load(), *r.signing.Load())
 		if err == nil {
 			err = createFile(path, text)
 		}
@@ -83,8 +87,11 @@ func parse(b, master []byte) (*Ring, error) {
 	if err := d.Decode(&f); err != nil {
 		return nil, fmt.Errorf("keyring: bad key file: %w", err)
 	}
-	if f.Layout != fileLayout {
-		return nil, fmt.Errorf("keyring: key file of layout %d, this version reads %d", f.Layout, fileLayout)
+	if f.Layout < 1 || f.Layout > fileLayout {
+		return nil, fmt.Errorf("keyring: key file of layout %d, this version reads 1 to %d", f.Layout, fileLayout)
+	}
+	if f.Layout == 1 && len(f.Signing) > 0 {
+		return nil, errors.New("keyring: bad key file: signing keys in layout 1")
 	}
 	r, all := &Ring{}, make(keys)
 	r.master = (*[KeySize]byte)(bytes.Clone(master))
@@ -106,7 +113,12 @@ func parse(b, master []byte) (*Ring, error) {
 			return nil, err
 		}
 	}
+	signing, err := r.parseSigning(f.Signing)
+	if err != nil {
+		return nil, err
+	}
 	r.keys.Store(&all)
+	r.signing.Store(&signing)
 	return r, nil
 }
 
@@ -127,8 +139,8 @@ func checkKeys(p Purpose, list []Key) error {
 }
 
 // write replaces the file.
-func (r *Ring) write(all keys) error {
-	text, err := r.text(all)
+func (r *Ring) write(all keys, signing signingKeys) error {
+	text, err := r.text(all, signing)
 	if err != nil {
 		return err
 	}
@@ -136,7 +148,7 @@ func (r *Ring) write(all keys) error {
 }
 
 // text returns what the file holds.
-func (r *Ring) text(all keys) ([]byte, error) {
+func (r *Ring) text(all keys, signing signingKeys) ([]byte, error) {
 	f := file{Layout: fileLayout, Installation: hex.EncodeToString(r.installation[:])}
 	for _, p := range purposes {
 		for _, k := range all[p] {
@@ -144,6 +156,10 @@ func (r *Ring) text(all keys) ([]byte, error) {
 			fk.Sealed = r.seal(fk, k.secret)
 			f.Keys = append(f.Keys, fk)
 		}
+	}
+	var err error
+	if f.Signing, err = r.fileSigning(signing); err != nil {
+		return nil, err
 	}
 	b, err := json.MarshalIndent(f, "", "\t")
 	if err != nil {

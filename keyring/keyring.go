@@ -1,5 +1,5 @@
 // Package keyring holds the secret keys of an installation: for the MAC of tokens, for deriving successors, for sealing
-// records and for CSRF tokens. Keys live apart from records, sealed by a master key that is kept outside the store, so
+// records and for CSRF tokens; and the keys that sign JWTs, with their rotation. Keys live apart from records, sealed by a master key that is kept outside the store, so
 // that whoever reads or writes the store can neither open a payload nor make a token.
 //
 // Start with [New] for keys that die with the process, or [Open] for a key file. The ring does not know what a session
@@ -15,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/afterlogin/afterlogin/jwt"
 )
 
 // KeySize is the size of every secret key and of the master key, in bytes.
@@ -71,14 +73,16 @@ type Ring struct {
 
 	// keys is replaced, never changed: whoever reads it needs no lock.
 	keys atomic.Pointer[keys]
-	// mu is held by whoever replaces keys and writes the file.
+	// signing is replaced, never changed, like keys.
+	signing atomic.Pointer[signingKeys]
+	// mu is held by whoever replaces keys or signing and writes the file.
 	mu sync.Mutex
 }
 
 // keys holds the keys of each purpose in order of their ids, exactly one of them active.
 type keys map[Purpose][]Key
 
-// New returns a ring with fresh keys and a fresh installation id, in memory. Tokens made with it are worthless after the
+// New returns a ring with fresh keys, an EdDSA key that signs at once, and a fresh installation id, in memory. Tokens made with it are worthless after the
 // process has ended.
 func New() *Ring {
 	r := &Ring{}
@@ -88,6 +92,11 @@ func New() *Ring {
 		fresh[p] = []Key{newKey(1)}
 	}
 	r.keys.Store(&fresh)
+	signing, _, err := signingKeys{}.ensure(jwt.EdDSA, time.Now())
+	if err != nil {
+		panic(err) // making an Ed25519 key does not fail
+	}
+	r.signing.Store(&signing)
 	return r
 }
 
@@ -126,8 +135,9 @@ func (r *Ring) Keys(p Purpose) []Key {
 	return slices.Clone((*r.keys.Load())[p])
 }
 
-// ErrTooManyKeys is returned by Rotate when all 255 ids of a purpose are used.
-var ErrTooManyKeys = errors.New("keyring: all 255 key ids are used")
+// ErrTooManyKeys is returned by Rotate when all 255 ids of a purpose are used, and by RotateSigning when 64 keys are
+// published.
+var ErrTooManyKeys = errors.New("keyring: too many keys")
 
 // Rotate makes a new active key for the purpose; the one that was active is accepted from now on. The ring's file is
 // durable before Rotate returns.
@@ -140,7 +150,7 @@ func (r *Ring) Rotate(p Purpose) (Key, error) {
 	}
 	last := old[len(old)-1].ID
 	if last == 255 {
-		return Key{}, ErrTooManyKeys
+		return Key{}, fmt.Errorf("%w: all 255 ids of %s keys are used", ErrTooManyKeys, p)
 	}
 	list := slices.Clone(old)
 	for i := range list {
@@ -178,7 +188,7 @@ func (r *Ring) replace(p Purpose, list []Key) error {
 	all := maps.Clone(*r.keys.Load())
 	all[p] = list
 	if r.path != "" {
-		if err := r.write(all); err != nil {
+		if err := r.write(all, *r.signing.Load()); err != nil {
 			return err
 		}
 	}
