@@ -12,6 +12,7 @@ import (
 
 	"github.com/afterlogin/afterlogin/internal/opaque"
 	"github.com/afterlogin/afterlogin/internal/seal"
+	"github.com/afterlogin/afterlogin/jwt"
 	"github.com/afterlogin/afterlogin/keyring"
 	"github.com/afterlogin/afterlogin/store"
 )
@@ -26,6 +27,13 @@ type Config struct {
 	Policies map[string]Policy
 	// CacheSize is how many sessions are kept in memory, at about 500 bytes each. Zero means 100,000; negative, none.
 	CacheSize int
+	// Issuer is the https URL that names this installation in JWTs (iss). Without one, there are no JWTs.
+	Issuer string
+	// Algorithm is what JWTs are signed with. Empty means EdDSA; RS256 is for verifiers that know nothing better.
+	Algorithm jwt.Algorithm
+	// ImportedKeys accepts API keys that were made elsewhere and imported by their hash (ImportKey). Where it is set, text
+	// that is not one of our tokens costs a look into the store, since nothing in it tells junk apart.
+	ImportedKeys bool
 	// Observe is called with every event of this authority, after it is durable. It must be quick and must not call
 	// the Authority.
 	Observe func(Event)
@@ -38,17 +46,22 @@ type Config struct {
 // An Authority issues, validates, rotates, revokes, lists and watches credentials. It is safe for concurrent use. Make
 // it with New and end it with Close.
 type Authority struct {
-	store    store.Store
-	keys     *keyring.Ring
-	codec    *opaque.Codec
-	sealer   *seal.Sealer
-	policies map[string]Policy
-	cache    *cache
-	lease    lease
-	touches  *toucher
-	observe  func(Event)
-	log      *slog.Logger
-	now      func() time.Time
+	store     store.Store
+	keys      *keyring.Ring
+	codec     *opaque.Codec
+	sealer    *seal.Sealer
+	policies  map[string]Policy
+	cache     *cache
+	lease     lease
+	touches   *toucher
+	limits    limits
+	issuer    string
+	algorithm jwt.Algorithm // that JWTs are signed with
+	jwtKeys   jwt.KeySet    // this installation's own
+	imported  bool
+	observe   func(Event)
+	log       *slog.Logger
+	now       func() time.Time
 
 	stopNotify func()
 	stopped    context.Context // ends with Close
@@ -64,13 +77,14 @@ func New(c Config) (*Authority, error) {
 	policies := DefaultPolicies()
 	maps.Copy(policies, c.Policies)
 	for name, p := range policies {
-		if err := p.Check(name == PolicyAPIKey); err != nil {
+		if err := CheckPolicy(name, p); err != nil {
 			return nil, badRequest("policy %s: %v", name, err)
 		}
 	}
 	a := &Authority{
 		store: c.Store, keys: c.Keys, policies: policies,
 		observe: c.Observe, log: c.Logger, now: c.Now,
+		issuer: c.Issuer, imported: c.ImportedKeys,
 	}
 	if a.keys == nil {
 		a.keys = keyring.New()
@@ -83,6 +97,12 @@ func New(c Config) (*Authority, error) {
 	}
 	if c.CacheSize == 0 {
 		c.CacheSize = 100_000
+	}
+	a.jwtKeys = a.keys.KeySet(a.now)
+	if a.issuer != "" {
+		if err := a.openSigning(c.Algorithm); err != nil {
+			return nil, err
+		}
 	}
 	a.codec, a.sealer = opaque.NewCodec(a.keys), seal.New(a.keys)
 	a.cache = newCache(c.CacheSize)

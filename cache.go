@@ -21,6 +21,9 @@ type cache struct {
 	// subjects counts the changes of subjects, by a hash of their ids. An entry remembers the count it was made under:
 	// one sign-out everywhere drops any number of entries without finding them. A collision costs a read.
 	subjects [1<<16 + 1]atomic.Uint32 // the last one, which never changes, is for sessions without a subject
+
+	// roots counts the changes of roots in the same way, for what lives under them.
+	roots [1<<14 + 1]atomic.Uint32 // the last one, which never changes, is for roots themselves
 }
 
 // lease says until when the cache may be believed without having heard from the store: a store that is gone must not go
@@ -75,8 +78,11 @@ type shard struct {
 type entry struct {
 	id         store.ID
 	generation uint32
+	sightGen   uint32      // what the first use shows to be in use: this generation of the record sight
 	subject    uint32      // the slot of the subject in cache.subjects
 	changes    uint32      // what stood there when the entry was made
+	root       uint32      // the slot of a child's root in cache.roots
+	rootChange uint32      // what stood there
 	used       atomic.Bool // since the hand came by
 	seen       atomic.Bool // whether the toucher knows that the current generation is in use
 	lastSeen   atomic.Int64
@@ -85,8 +91,11 @@ type entry struct {
 	touch      int64 // milliseconds after which a use is noted again
 	renewalAt  int64 // when a renewal is due; 0: never
 	verifier   [opaque.VerifierSize]byte
-	session    Session // as Validate returns it; never changed
-	place      int     // in the ring
+	sight      store.ID
+	sightFrom  int64    // not before this time
+	also       store.ID // what else is used with it: the root of a session on another host
+	session    Session  // as Validate returns it; never changed
+	place      int      // in the ring
 }
 
 func newCache(size int) *cache {
@@ -104,6 +113,8 @@ func (c *cache) shard(hash uint64) *shard { return &c.shards[hash>>56] }
 
 func (c *cache) subjectSlot(id store.ID) uint32 { return uint32(id.Hash() % uint64(len(c.subjects)-1)) }
 
+func (c *cache) rootSlot(id store.ID) uint32 { return uint32(id.Hash() % uint64(len(c.roots)-1)) }
+
 // get returns the entry of the record, or nil.
 func (c *cache) get(id store.ID) *entry {
 	hash := id.Hash()
@@ -111,7 +122,7 @@ func (c *cache) get(id store.ID) *entry {
 	s.mu.RLock()
 	e := s.entries[hash]
 	s.mu.RUnlock()
-	if e == nil || e.id != id || e.changes != c.subjects[e.subject].Load() {
+	if e == nil || e.id != id || e.changes != c.subjects[e.subject].Load() || e.rootChange != c.roots[e.root].Load() {
 		return nil
 	}
 	if !e.used.Load() {
@@ -126,13 +137,21 @@ type filling struct {
 	changes  uint64
 	subjects uint32
 	slot     uint32
+	roots    uint32
+	root     uint32
 }
 
 func (c *cache) begin(id store.ID) filling {
 	s := c.shard(id.Hash())
+	f := filling{shard: s, slot: uint32(len(c.subjects) - 1), root: uint32(len(c.roots) - 1)}
+	if id.IsChild() {
+		f.root = c.rootSlot(id.Root())
+		f.roots = c.roots[f.root].Load()
+	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return filling{shard: s, changes: s.changes, slot: uint32(len(c.subjects) - 1)}
+	f.changes = s.changes
+	return f
 }
 
 // beginSubject is taken before the subject's record is read.
@@ -147,6 +166,7 @@ func (c *cache) put(f filling, e *entry) {
 		return
 	}
 	e.subject, e.changes = f.slot, f.subjects
+	e.root, e.rootChange = f.root, f.roots
 	s, hash := f.shard, e.id.Hash()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -193,6 +213,7 @@ func (c *cache) drop(id store.ID) {
 		c.subjects[c.subjectSlot(id)].Add(1)
 		return
 	}
+	c.roots[c.rootSlot(id)].Add(1)
 	hash := id.Hash()
 	s := c.shard(hash)
 	s.mu.Lock()

@@ -205,7 +205,11 @@ func newDataRecord(root *store.Record) *store.Record {
 	}
 }
 
-func dataID(root store.ID) store.ID { return store.NewChildID(root, root.Bucket(), [6]byte{}) }
+// dataID returns the id of the data that a record works on: that of its root.
+func dataID(record store.ID) store.ID {
+	root := record.Root()
+	return store.NewChildID(root, root.Bucket(), [6]byte{})
+}
 
 // Data returns the session's data. What it returns is a copy: changes go through UpdateData.
 func (a *Authority) Data(ctx context.Context, s *Session) (*Data, error) {
@@ -227,22 +231,17 @@ func (a *Authority) Data(ctx context.Context, s *Session) (*Data, error) {
 // Errors: that of change; a Refusal if the session is over; ErrUnavailable, also while a sign-in is moving the data.
 func (a *Authority) UpdateData(ctx context.Context, s *Session, change func(*Data) error) error {
 	for range attempts {
-		uses := a.touches.peek(s.record)
-		rs, err := a.store.Get(ctx, s.record, dataID(s.record))
-		if err != nil {
-			return unavailable("read data", err)
-		}
-		if rs[0] == nil {
-			return refuse(ReasonUnknown)
-		}
 		x := &exam{now: a.now()}
-		if err := a.open(ctx, x, rs[0], uses); err != nil {
+		if err := a.read(ctx, x, s.record); err != nil {
 			return err
+		}
+		if x.rec == nil {
+			return refuse(ReasonUnknown)
 		}
 		if why, cause, at := x.standing(); why != "" {
 			return x.refusal(why, cause, at)
 		}
-		d, err := a.openData(rs[1])
+		d, _, err := a.readData(ctx, x.root().rec)
 		if err != nil {
 			return err
 		}
@@ -253,7 +252,7 @@ func (a *Authority) UpdateData(ctx context.Context, s *Session, change func(*Dat
 			return err
 		}
 		d.frozen = 0
-		if err := a.writeData(ctx, rs[0], d); err != errConflict {
+		if err := a.writeData(ctx, x.root().rec, d); err != errConflict {
 			return err
 		}
 	}

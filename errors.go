@@ -22,6 +22,10 @@ const (
 	ReasonIdle          Reason = "idle"           // not used for too long
 	ReasonWrongTenant   Reason = "wrong_tenant"   // of another tenant
 	ReasonWrongClient   Reason = "wrong_client"   // of another OAuth client
+	ReasonWrongAudience Reason = "wrong_audience" // made for another service
+	ReasonWrongNetwork  Reason = "wrong_network"  // an API key used from where it may not be
+	ReasonWrongTarget   Reason = "wrong_target"   // a ticket for another address, or another browser's
+	ReasonUsed          Reason = "used"           // a code or a ticket that was redeemed before
 	ReasonReused        Reason = "reused"         // out of date, and used again: by a copy
 	ReasonRenew         Reason = "renew"          // out of date by a lost answer; only a path that can set it may renew it
 	ReasonRolledBack    Reason = "rolled_back"    // newer than the store's: the store has lost changes
@@ -32,6 +36,7 @@ const (
 	ReasonInURL         Reason = "token_in_url"   // stood in a URL, where others can read it
 	ReasonSignedOut     Reason = "signed_out"     // the person signed out
 	ReasonAdministrator Reason = "administrator"  // somebody with the right to do so ended it
+	ReasonOrigin        Reason = "origin_ended"   // the session it came from was ended with all that came from it
 	ReasonNoCredential  Reason = "no_credential"  // the request carried none
 	ReasonUnreadable    Reason = "unreadable"     // its record does not open: changed outside, or its key is gone
 )

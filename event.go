@@ -23,6 +23,23 @@ const (
 	EventKeyCreated = "api_key.created"
 	EventKeyRevoked = "api_key.revoked"
 	EventKeyReuse   = "api_key.reuse_detected"
+	EventKeyRotated = "api_key.rotated"
+
+	EventGrantCreated = "grant.created"
+	EventGrantRenewed = "grant.renewed"
+	EventGrantRevoked = "grant.revoked"
+	EventGrantReuse   = "grant.reuse_detected"
+
+	EventAccessCreated = "access_token.created"
+	EventAccessRevoked = "access_token.revoked"
+	EventCodeCreated   = "authorization_code.created"
+	EventCodeRedeemed  = "authorization_code.redeemed"
+	EventCodeReplayed  = "authorization_code.replayed" // a code was used again: what it was redeemed for has been ended
+	EventTicketCreated = "ticket.created"
+	EventTicketUsed    = "ticket.used"
+	EventClientCreated = "client.created"
+	EventClientChanged = "client.changed"
+	EventClientRevoked = "client.revoked"
 )
 
 // An Event tells what happened to a session. It holds no secret.
@@ -33,6 +50,7 @@ type Event struct {
 	At      time.Time
 	Type    string
 	Session SessionID // empty if the event is about a subject or a request
+	Root    SessionID // what Session lives under; Session itself if that is a root
 	Tenant  uint32
 	Subject string
 	Reason  Reason
@@ -44,14 +62,23 @@ func newEvent(e store.Event) Event {
 		Cursor: string(e.Cursor), At: fromMillis(e.At), Type: e.Type,
 		Tenant: e.Tenant, Subject: e.Subject, Reason: Reason(e.Reason), Detail: e.Detail,
 	}
-	if e.ID.IsRoot() {
-		kind := KindSession
-		if strings.HasPrefix(e.Type, "api_key.") {
-			kind = KindAPIKey
+	if !e.ID.IsZero() && !e.ID.IsSubject() {
+		out.Session = newSessionID(eventKind(e.Type), e.ID)
+		if out.Root = out.Session; e.ID.IsChild() {
+			out.Root = newSessionID(KindSession, e.ID.Root())
 		}
-		out.Session = newSessionID(kind, e.ID)
 	}
 	return out
+}
+
+// eventKind returns the kind that events of the type are about.
+func eventKind(typ string) Kind {
+	for k, w := range kinds {
+		if strings.HasPrefix(typ, w.event) {
+			return k
+		}
+	}
+	return KindSession // store.rolled_back, of whatever was presented
 }
 
 // Report passes an event about a request to the configured observer, without keeping it: it is for what a stranger can

@@ -2,7 +2,6 @@ package afterlogin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -30,6 +29,9 @@ type Step struct {
 func (a *Authority) Explain(ctx context.Context, t Token, from Client) (*Explanation, error) {
 	now := a.now()
 	ex := &Explanation{At: now}
+	if looksLikeJWT(t) {
+		return a.explainJWT(ctx, t, ex)
+	}
 	tok, err := opaque.Parse(t.Reveal())
 	if !ex.step("form", err == nil, ReasonMalformed, map[bool]string{
 		true:  fmt.Sprintf("a token of kind %s, generation %d", Kind(tok.Kind), tok.Generation),
@@ -44,26 +46,15 @@ func (a *Authority) Explain(ctx context.Context, t Token, from Client) (*Explana
 	}) {
 		return ex, nil
 	}
-	x, err := a.look(ctx, &tok, trust, now)
+	x, err := a.look(ctx, &presented{Token: tok, verifier: opaque.Verifier(tok.ID, tok.Generation, &tok.Secret), trust: trust}, now)
 	if err != nil {
 		return nil, err
 	}
-	if !ex.step("record", x.rec != nil, ReasonUnknown, map[bool]string{
-		true:  "found",
-		false: "there is no such session (any more)",
-	}) {
+	if a.explainStanding(x, ex); !ex.Valid {
 		return ex, nil
 	}
-	why, cause, at := x.standing()
-	if !ex.step("standing", why == "", why, map[bool]string{
-		true:  x.life(),
-		false: ended(why, cause, at),
-	}) {
-		ex.Session, err = a.Session(ctx, newSessionID(Kind(x.rec.Kind), x.rec.ID))
-		return ex, ignoreNone(err)
-	}
-	ex.Session = x.session()
-	v := a.judge(x, from.hash())
+	ex.Valid = false
+	v := a.judge(x, x.clientHash(from))
 	reason := map[verdict]Reason{forged: ReasonForged, replaced: ReasonSuperseded, reuse: ReasonReused, ahead: ReasonRolledBack}[v]
 	if !ex.step("generation", reason == "", reason, map[bool]string{true: x.verdictText(v), false: x.verdictText(v)}) {
 		return ex, nil
@@ -78,13 +69,6 @@ func (e *Explanation) step(check string, ok bool, why Reason, note map[bool]stri
 		e.Reason = why
 	}
 	return ok
-}
-
-func ignoreNone(err error) error {
-	if errors.Is(err, ErrNoSession) {
-		return nil
-	}
-	return err
 }
 
 func (x *exam) life() string {

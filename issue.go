@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"net/netip"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -32,12 +34,22 @@ type IssueRequest struct {
 	Name   string // a label for people, at most 128 bytes
 	Scopes []string
 	Device Client
+	// Origin is the session that the person made an API key in, if any: RevokeFrom on it ends the key, too.
+	Origin SessionID
+	// Audience are the services that an API key is for; none: any.
+	Audience []string
+	// Networks are where an API key may be used from; none: anywhere. At most 32.
+	Networks []netip.Prefix
+	// Rate is how many requests a minute an API key may make on each node; 0: any number.
+	Rate int
 	// Lifetime shortens the policy's absolute lifetime. It cannot lengthen it.
 	Lifetime time.Duration
 	// NoExpiry asks for an API key without an end. The policy must allow it (Absolute 0).
 	NoExpiry bool
 	// Data are the first values of the session's data, JSON by key. They win over what moves in from From.
 	Data map[string]json.RawMessage
+
+	sum *[32]byte // of the text of a key that was made elsewhere
 }
 
 // Issue makes a session (or an API key) and returns its first token. It is for the moment after a sign-in; see Begin for
@@ -68,13 +80,20 @@ func (a *Authority) Issue(ctx context.Context, r IssueRequest) (Issued, error) {
 			return Issued{}, err
 		}
 	}
+	origin, err := a.originOf(ctx, &r)
+	if err != nil {
+		return Issued{}, err
+	}
 	old, err := a.take(ctx, &r)
 	if err != nil {
 		return Issued{}, err
 	}
-	got, err := a.create(ctx, &r, p, stamp, old)
+	got, err := a.create(ctx, &r, p, stamp, origin, old)
 	if err != nil {
 		a.thaw(ctx, old)
+		return Issued{}, err
+	}
+	if err := a.lookBack(ctx, got.Session, origin); err != nil {
 		return Issued{}, err
 	}
 	if err := a.supersede(ctx, old, got.Session); err != nil {
@@ -119,6 +138,18 @@ func (r *IssueRequest) fill() error {
 	case r.Lifetime > 0 && r.Lifetime < time.Second:
 		return badRequest("lifetime: %v is under a second", r.Lifetime)
 	}
+	if r.Kind != KindAPIKey && (r.Origin != "" || len(r.Audience) > 0 || len(r.Networks) > 0 || r.Rate != 0) {
+		return badRequest("origin, audience, networks and rate are for API keys")
+	}
+	if len(r.Networks) > maxNetworks || slices.ContainsFunc(r.Networks, func(p netip.Prefix) bool { return !p.IsValid() }) {
+		return badRequest("networks: want at most %d, as in 203.0.113.0/24", maxNetworks)
+	}
+	if r.Rate < 0 || r.Rate > 1_000_000 {
+		return badRequest("rate: %d is not between 0 and 1000000 requests a minute", r.Rate)
+	}
+	if err := checkAudience(r.Audience); err != nil {
+		return err
+	}
 	if err := checkNames("scope", r.Scopes, maxScopes); err != nil {
 		return err
 	}
@@ -139,14 +170,14 @@ func checkNames(what string, names []string, most int) error {
 }
 
 func checkSubject(s string) error {
-	if s == "" || len(s) > store.MaxText || !utf8.ValidString(s) {
-		return badRequest("subject: want 1 to %d bytes of UTF-8", store.MaxText)
+	if s == "" || len(s) > store.MaxText || !utf8.ValidString(s) || s[0] == 0 {
+		return badRequest("subject: want 1 to %d bytes of UTF-8, not beginning with a zero byte", store.MaxText)
 	}
 	return nil
 }
 
 // create writes the new session, its data and the event: one Apply.
-func (a *Authority) create(ctx context.Context, r *IssueRequest, p Policy, stamp epochs, old *donor) (Issued, error) {
+func (a *Authority) create(ctx context.Context, r *IssueRequest, p Policy, stamp epochs, origin store.ID, old *donor) (Issued, error) {
 	now := a.now()
 	var absolute int64
 	if life := shorter(p.Absolute, r.Lifetime); life > 0 {
@@ -156,10 +187,18 @@ func (a *Authority) create(ctx context.Context, r *IssueRequest, p Policy, stamp
 	rand.Read(random[:])
 	id := store.NewRootID(store.BucketOf(absolute), random, r.Tenant, r.Subject)
 	secret := newSecret()
+	verifier := opaque.Verifier(id, 1, &secret)
+	if r.sum != nil {
+		id, verifier = importedID(*r.sum), *r.sum
+	}
 	st := &state{
-		generation: 1, verifier: opaque.Verifier(id, 1, &secret), renewed: now.UnixMilli(), stamp: stamp, op: newOp(),
+		generation: 1, verifier: verifier, renewed: now.UnixMilli(), stamp: stamp, op: newOp(),
 		policy: r.Policy, name: r.Name, authAt: millis(r.Auth.At), methods: r.Auth.Methods, scopes: r.Scopes,
-		device: r.Device.trimmed(),
+		device: r.Device.trimmed(), imported: r.sum != nil,
+		origin: origin, audience: r.Audience, rate: uint32(r.Rate),
+	}
+	for _, p := range r.Networks {
+		st.networks = append(st.networks, p.Masked())
 	}
 	if st.authAt == 0 && r.Subject != "" {
 		st.authAt = now.UnixMilli()
@@ -172,7 +211,7 @@ func (a *Authority) create(ctx context.Context, r *IssueRequest, p Policy, stamp
 		ID: id, Kind: byte(r.Kind), Tenant: r.Tenant, Subject: r.Subject, Client: r.Client,
 		Created: now.UnixMilli(), Absolute: absolute, LastSeen: now.UnixMilli(),
 	}
-	x := exam{now: now, rec: rec, state: st, policy: p}
+	x := exam{now: now, standpoint: standpoint{rec, st, p}}
 	ops := []store.Op{a.put(rec, 0, payload)}
 	d, err := old.dataFor(r)
 	if err != nil {
@@ -187,13 +226,18 @@ func (a *Authority) create(ctx context.Context, r *IssueRequest, p Policy, stamp
 	}
 	ops = append(ops, store.Emit(x.event(createdEvent(r.Kind), "", createdDetail(r))))
 	if err := a.apply(ctx, id, a.wrote(id, st.op), ops...); err != nil {
-		if err == errConflict { // 112 random bits came twice
-			err = unavailable("write", errors.New("a random id is taken"))
+		if err == errConflict && r.sum != nil {
+			return Issued{}, badRequest("this key was imported before")
 		}
-		return Issued{}, err
+		return Issued{}, unlikely(err) // 112 random bits came twice
+	}
+	if r.sum != nil {
+		return Issued{Session: x.session()}, nil
 	}
 	return Issued{Token: a.token(rec, 1, secret), Session: x.session()}, nil
 }
+
+var errIDTaken = errors.New("a random id is taken")
 
 func shorter(a, b time.Duration) time.Duration {
 	if a == 0 || b != 0 && b < a {
@@ -251,6 +295,7 @@ func (a *Authority) take(ctx context.Context, r *IssueRequest) (*donor, error) {
 	}
 	ours := x.rec.Subject == "" || x.rec.Subject == r.Subject
 	switch {
+	case x.rec.ID.IsChild(): // a session handed over from another host: the data stays with the one there
 	case old.live && ours:
 		old.data, err = a.freeze(ctx, x.rec)
 	case !old.live && ours && x.leavesData(why, cause, at):
@@ -296,7 +341,7 @@ func (a *Authority) supersede(ctx context.Context, old *donor, by *Session) erro
 		return nil
 	}
 	x := old.exam
-	err := a.apply(ctx, x.rec.ID, nil,
+	err := a.apply(ctx, x.rec.ID.Root(), nil,
 		store.Mark(x.rec.ID, a.now().UnixMilli(), string(ReasonSuperseded)),
 		store.Emit(x.event(EventSuperseded, ReasonSuperseded, "by "+string(by.ID))))
 	if errors.Is(err, store.ErrNotFound) {

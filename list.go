@@ -17,7 +17,7 @@ import (
 type Query struct {
 	Tenant  uint32
 	Subject string // empty: of everybody, the anonymous too
-	Kind    Kind   // zero: of every kind
+	Kind    Kind   // zero: of every kind but clients
 	// Ended includes sessions that are over but not cleaned up yet, with when and why.
 	Ended bool
 	// After is the cursor of a Page: only what comes behind it.
@@ -48,7 +48,7 @@ func (a *Authority) Sessions(ctx context.Context, q Query) iter.Seq2[*Session, e
 
 // shows reports whether the query asks for the session, of those that its store query found.
 func (q *Query) shows(s *Session) bool {
-	return (q.Kind == 0 || s.Kind == q.Kind) && (q.Ended || s.Ended.IsZero())
+	return (s.Kind == q.Kind || q.Kind == 0 && s.Kind != KindClient) && (q.Ended || s.Ended.IsZero())
 }
 
 // records yields every session that the store finds for the query, shown or not.
@@ -79,7 +79,7 @@ func (a *Authority) records(ctx context.Context, q Query) iter.Seq2[*Session, er
 
 // listed turns a record into a session with its standing.
 func (a *Authority) listed(ctx context.Context, r *store.Record, subjects map[string]*subjectState) (*Session, error) {
-	x := &exam{now: a.now(), rec: r}
+	x := &exam{now: a.now(), standpoint: standpoint{rec: r}}
 	plain, err := a.sealer.Open(r)
 	if err == nil {
 		x.state, err = decodeState(plain)
@@ -97,7 +97,7 @@ func (a *Authority) listed(ctx context.Context, r *store.Record, subjects map[st
 	x.policy = a.policy(x.state.policy)
 	// The record was read before the look at what this node has seen; that a use is missed costs a list nothing.
 	overlay(r, a.touches.peek(r.ID))
-	if r.Subject != "" {
+	if hasEpochs(r) {
 		st, ok := subjects[r.Subject]
 		if !ok {
 			if st, _, err = a.subject(ctx, store.SubjectID(r.Tenant, r.Subject)); err != nil {
@@ -110,13 +110,7 @@ func (a *Authority) listed(ctx context.Context, r *store.Record, subjects map[st
 		}
 		x.subject = st
 	}
-	s := x.session()
-	why, cause, at := x.standing()
-	if s.Why = why; why == ReasonRevoked {
-		s.Why = cause
-	}
-	s.Ended = at
-	return s, nil
+	return x.described(), nil
 }
 
 // A Page is a part of a list. Next is the cursor of the rest, empty at the end. A page may hold fewer sessions than its
@@ -156,20 +150,42 @@ func (a *Authority) Page(ctx context.Context, q Query) (Page, error) {
 	return p, nil
 }
 
-// Session returns the session or API key with the id, ended or not. It fails with ErrNoSession if there is none.
+// Session returns the session, API key, grant or other credential with the id, ended or not. It fails with ErrNoSession
+// if there is none.
 func (a *Authority) Session(ctx context.Context, id SessionID) (*Session, error) {
 	rid, err := id.parse()
 	if err != nil {
 		return nil, err
 	}
-	rs, err := a.store.Get(ctx, rid)
-	if err != nil {
-		return nil, unavailable("read", err)
+	if rid.IsRoot() {
+		rs, err := a.store.Get(ctx, rid)
+		if err != nil {
+			return nil, unavailable("read", err)
+		}
+		if rs[0] == nil {
+			return nil, ErrNoSession
+		}
+		return a.listed(ctx, rs[0], make(map[string]*subjectState, 1))
 	}
-	if rs[0] == nil {
+	x := &exam{now: a.now()}
+	if err := a.read(ctx, x, rid); err != nil {
+		return nil, err
+	}
+	if x.rec == nil || Kind(x.rec.Kind) == kindData {
 		return nil, ErrNoSession
 	}
-	return a.listed(ctx, rs[0], make(map[string]*subjectState, 1))
+	return x.described(), nil
+}
+
+// described returns the session with its standing.
+func (x *exam) described() *Session {
+	s := x.session()
+	why, cause, at := x.standing()
+	if s.Why = why; why == ReasonRevoked {
+		s.Why = cause
+	}
+	s.Ended = at
+	return s
 }
 
 // cursor names a place in the list of the query: the id of the last session shown, and a MAC over it and the query, so

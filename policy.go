@@ -31,6 +31,16 @@ const (
 	PolicyConsole   = "console"
 	PolicyAnonymous = "anonymous"
 	PolicyAPIKey    = "api-key"
+	// Of OAuth grants: of clients that cannot keep a secret (apps on phones and in browsers), and of those that can.
+	PolicyRefreshPublic       = "refresh-public"
+	PolicyRefreshConfidential = "refresh-confidential"
+	// Of tokens that live under others, and end by their absolute lifetime alone.
+	PolicyAccess = "access"
+	PolicyJWT    = "jwt"
+	PolicyCode   = "code"
+	PolicyTicket = "ticket"
+	// PolicyClient is that of registered OAuth clients, which do not end by time.
+	PolicyClient = "client"
 )
 
 // DefaultPolicies returns the built-in policies by name. The numbers are those of OWASP ASVS 5.0 V7 and NIST SP 800-63B-4
@@ -47,6 +57,37 @@ var defaultPolicies = map[string]Policy{
 	PolicyConsole:   {Idle: 15 * time.Minute, Absolute: 8 * time.Hour, Renewal: 5 * time.Minute, Grace: 30 * time.Second},
 	PolicyAnonymous: {Idle: day, Absolute: 7 * day, Renewal: 15 * time.Minute, Grace: 30 * time.Second},
 	PolicyAPIKey:    {Absolute: 365 * day, KeepOnReuse: true},
+
+	PolicyRefreshPublic:       {Idle: 7 * day, Absolute: 30 * day, Grace: 10 * time.Second},
+	PolicyRefreshConfidential: {Idle: 30 * day, Absolute: 180 * day, Grace: 10 * time.Second},
+
+	PolicyAccess: {Absolute: 30 * time.Minute},
+	PolicyJWT:    {Absolute: 5 * time.Minute},
+	PolicyCode:   {Absolute: time.Minute},
+	PolicyTicket: {Absolute: 30 * time.Second},
+	PolicyClient: {KeepOnReuse: true},
+}
+
+// longest says how long the policies of short-lived tokens may be at most.
+var longest = map[string]time.Duration{
+	PolicyAccess: day, PolicyJWT: time.Hour, PolicyCode: 10 * time.Minute, PolicyTicket: 5 * time.Minute,
+}
+
+// CheckPolicy reports what is wrong with the policy of that name, if anything.
+func CheckPolicy(name string, p Policy) error {
+	most, short := longest[name]
+	if err := p.Check(short || name == PolicyAPIKey || name == PolicyClient); err != nil {
+		return err
+	}
+	switch {
+	case short && (p.Absolute == 0 || p.Absolute > most):
+		return fmt.Errorf("absolute: want 1s to %v for what nobody renews", most)
+	case short && (p.Idle != 0 || p.Renewal != 0 || p.Grace != 0):
+		return fmt.Errorf("idle, renewal and grace mean nothing to %s: leave them away", name)
+	case name == PolicyClient && p != defaultPolicies[PolicyClient]:
+		return fmt.Errorf("%s cannot be changed", name)
+	}
+	return nil
 }
 
 // Times that are the same for every policy.
@@ -72,6 +113,9 @@ const (
 // touchInterval is how far the time of last use may fall behind before it is written: the idle limit may strike that
 // much too early, never too late.
 func (p Policy) touchInterval() time.Duration {
+	if p.Idle == 0 {
+		return time.Minute // for display only
+	}
 	return min(max(p.Idle/20, time.Second), time.Minute)
 }
 

@@ -38,10 +38,11 @@ func (a *Authority) RevokeOthers(ctx context.Context, id SessionID) error {
 	if err != nil {
 		return err
 	}
-	if x.rec.Subject == "" || Kind(x.rec.Kind) != KindSession {
+	root := x.root().rec
+	if root.Subject == "" || Kind(root.Kind) != KindSession {
 		return badRequest("%s is anonymous, or no session: it has no others", id)
 	}
-	return a.bump(ctx, x.rec.Tenant, x.rec.Subject, Sessions, rid)
+	return a.bump(ctx, root.Tenant, root.Subject, Sessions, root.ID)
 }
 
 func (a *Authority) bump(ctx context.Context, tenant uint32, subject string, scope Scope, except store.ID) error {
@@ -93,17 +94,12 @@ func (a *Authority) bump(ctx context.Context, tenant uint32, subject string, sco
 
 // examine reads a credential by its id and fails unless it is good as such.
 func (a *Authority) examine(ctx context.Context, id store.ID) (*exam, error) {
-	x := &exam{now: a.now(), fill: a.cache.begin(id)}
-	uses := a.touches.peek(id)
-	rs, err := a.store.Get(ctx, id)
-	if err != nil {
-		return nil, unavailable("read", err)
-	}
-	if rs[0] == nil {
-		return nil, ErrNoSession
-	}
-	if err := a.open(ctx, x, rs[0], uses); err != nil {
+	x := &exam{now: a.now()}
+	if err := a.read(ctx, x, id); err != nil {
 		return nil, err
+	}
+	if x.rec == nil || Kind(x.rec.Kind) == kindData {
+		return nil, ErrNoSession
 	}
 	if why, cause, at := x.standing(); why != "" {
 		return nil, x.refusal(why, cause, at)
@@ -111,7 +107,7 @@ func (a *Authority) examine(ctx context.Context, id store.ID) (*exam, error) {
 	return x, nil
 }
 
-// Revoke ends the session or API key, and everything below it, even if the context is cancelled meanwhile: nobody stays
+// Revoke ends the session, API key, grant or other credential, and everything below it, even if the context is cancelled meanwhile: nobody stays
 // signed in because a client hung up. It is durable when it returns nil; a second call does no
 // harm and is durable, too. why is shown where the session is listed; ReasonSignedOut and ReasonAdministrator are usual.
 // It fails with ErrNoSession if there is none.
@@ -125,34 +121,32 @@ func (a *Authority) Revoke(ctx context.Context, id SessionID, why Reason) error 
 	}
 	ctx, cancel := unhurried(ctx)
 	defer cancel()
-	rs, err := a.store.Get(ctx, rid)
+	rs, err := a.store.Get(ctx, rid, rid.Root())
 	if err != nil {
 		return unavailable("read", err)
 	}
-	if rs[0] == nil {
+	if rs[0] == nil || rs[1] == nil || Kind(rs[0].Kind) == kindData {
 		return ErrNoSession
 	}
-	return a.revoke(ctx, rs[0], why)
+	return a.revoke(ctx, rs[0], rs[1].Subject, why)
 }
 
-func (a *Authority) revoke(ctx context.Context, r *store.Record, why Reason) error {
+// revoke marks the record, which belongs to the subject.
+func (a *Authority) revoke(ctx context.Context, r *store.Record, subject string, why Reason) error {
 	now := a.now().UnixMilli()
 	ops := []store.Op{store.Mark(r.ID, now, string(why))}
 	if r.Marked == 0 { // otherwise the event is out already; the write still waits until the mark is durable
-		typ := EventRevoked
-		if Kind(r.Kind) == KindAPIKey {
-			typ = EventKeyRevoked
-		}
-		ops = append(ops, store.Emit(store.Event{At: now, Type: typ, ID: r.ID, Tenant: r.Tenant, Subject: r.Subject, Reason: string(why)}))
+		typ := kinds[Kind(r.Kind)].event + "revoked"
+		ops = append(ops, store.Emit(store.Event{At: now, Type: typ, ID: r.ID, Tenant: r.Tenant, Subject: subject, Reason: string(why)}))
 	}
-	err := a.apply(ctx, r.ID, nil, ops...)
+	err := a.apply(ctx, r.ID.Root(), nil, ops...)
 	if errors.Is(err, store.ErrNotFound) {
 		return ErrNoSession
 	}
 	return err
 }
 
-// RevokeToken ends the session that the token belongs to. A token that is not ours ends nothing and is refused; one that
+// RevokeToken ends what the token belongs to: a session, a grant with its access tokens, a single access token. A token that is not ours ends nothing and is refused; one that
 // is out of date ends its session all the same, since somebody holds it and wants it ended.
 func (a *Authority) RevokeToken(ctx context.Context, t Token, why Reason) (SessionID, error) {
 	ctx, cancel := unhurried(ctx)
@@ -162,16 +156,16 @@ func (a *Authority) RevokeToken(ctx context.Context, t Token, why Reason) (Sessi
 		return "", err
 	}
 	id := newSessionID(Kind(x.rec.Kind), x.rec.ID)
-	return id, a.revoke(ctx, x.rec, why)
+	return id, a.revoke(ctx, x.rec, x.root().rec.Subject, why)
 }
 
 // genuine looks up a token that may be out of date, or whose session may be over. It fails if the token is not ours.
 func (a *Authority) genuine(ctx context.Context, t Token) (*exam, error) {
-	tok, trust, err := a.parse(t)
+	tok, err := a.parse(t, []Kind{KindAPIKey})
 	if err != nil {
 		return nil, err
 	}
-	x, err := a.look(ctx, &tok, trust, a.now())
+	x, err := a.look(ctx, &tok, a.now())
 	if err != nil {
 		return nil, err
 	}

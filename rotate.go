@@ -32,7 +32,7 @@ func (a *Authority) judge(x *exam, from clientHash) verdict {
 	switch {
 	case gen == st.generation:
 		return proven(x, &st.verifier, current)
-	case gen > st.generation && x.trust == opaque.Genuine:
+	case gen > st.generation && x.tok.trust == opaque.Genuine:
 		return ahead
 	case gen > st.generation:
 		return forged
@@ -41,7 +41,7 @@ func (a *Authority) judge(x *exam, from clientHash) verdict {
 	switch {
 	case retired != nil && proven(x, &retired.retired, current) == forged:
 		return forged
-	case retired == nil && x.trust != opaque.Genuine:
+	case retired == nil && x.tok.trust != opaque.Genuine:
 		return forged // its MAC key may have leaked, and nothing else is left that proves it
 	}
 	now := x.now.UnixMilli()
@@ -78,8 +78,7 @@ func (a *Authority) judge(x *exam, from clientHash) verdict {
 
 // proven returns the verdict if the presented secret is the one that the verifier is of.
 func proven(x *exam, verifier *[opaque.VerifierSize]byte, v verdict) verdict {
-	have := opaque.Verifier(x.rec.ID, x.tok.Generation, &x.tok.Secret)
-	if subtle.ConstantTimeCompare(have[:], verifier[:]) != 1 {
+	if subtle.ConstantTimeCompare(x.tok.verifier[:], verifier[:]) != 1 {
 		return forged
 	}
 	return v
@@ -170,15 +169,17 @@ type rotation struct {
 	// lost says that the request came with a token whose successor nobody had used. Where it was not so then, a token
 	// that is late only now, because the answer took its time, says nothing about an answer that was lost.
 	lost bool
+	// with is asked for what else is written with the next generation, and may change its payload.
+	with func(next *state, secret *[opaque.SecretSize]byte) ([]store.Op, error)
 }
 
 func (a *Authority) rotate(ctx context.Context, t Token, how rotation) (Issued, error) {
-	tok, trust, err := a.parse(t)
+	tok, err := a.parse(t, nil)
 	if err != nil {
 		return how.no(err)
 	}
 	for range attempts {
-		x, err := a.look(ctx, &tok, trust, a.now())
+		x, err := a.look(ctx, &tok, a.now())
 		if err != nil {
 			return Issued{}, err
 		}
@@ -235,7 +236,7 @@ func (a *Authority) admitted(ctx context.Context, x *exam, how rotation) (*Sessi
 		if why, _, _ := x.standing(); why != "" {
 			return nil, forged, nil
 		}
-		return x.session(), a.judge(x, how.from.hash()), nil
+		return x.session(), a.judge(x, x.clientHash(how.from)), nil
 	}
 	e := *how.expect
 	if how.stepUp != nil && x.rec != nil {
@@ -249,7 +250,7 @@ func (a *Authority) admitted(ctx context.Context, x *exam, how rotation) (*Sessi
 func (a *Authority) advance(ctx context.Context, x *exam, how rotation, parent uint32) (Issued, error) {
 	st := x.state.clone()
 	ms := x.now.UnixMilli()
-	l := link{generation: st.generation + 1, parent: parent, at: ms, client: how.from.hash(), retired: st.verifier}
+	l := link{generation: st.generation + 1, parent: parent, at: ms, client: x.clientHash(how.from), retired: st.verifier}
 	if n := len(st.ring); n > 0 {
 		l.at = max(ms, st.ring[n-1].at) // a clock that went back must not lengthen a grace
 	}
@@ -279,23 +280,30 @@ func (a *Authority) advance(ctx context.Context, x *exam, how rotation, parent u
 		}
 		st.ring = append(st.ring, l)
 	}
+	st.minted = nil
 	st.generation = l.generation
 	st.verifier = opaque.Verifier(x.rec.ID, st.generation, &secret)
 	st.renewed = ms
 	st.op = newOp()
+	var more []store.Op
+	if how.with != nil {
+		var err error
+		if more, err = how.with(st, &secret); err != nil {
+			return Issued{}, err
+		}
+	}
 	payload, err := st.encode()
 	if err != nil {
 		return Issued{}, err
 	}
 	rec := next(x.rec)
 	rec.LastSeen = max(rec.LastSeen, ms)
-	err = a.apply(ctx, rec.ID.Root(), a.wrote(rec.ID, st.op),
-		a.put(rec, x.rec.Version, payload),
-		store.Emit(x.event(event, "", "generation "+itoa(st.generation))))
+	ops := append(more, a.put(rec, x.rec.Version, payload), store.Emit(x.event(event, "", "generation "+itoa(st.generation))))
+	err = a.apply(ctx, rec.ID.Root(), a.wrote(rec.ID, st.op), ops...)
 	if err != nil {
 		return Issued{}, err
 	}
-	after := exam{tok: x.tok, now: x.now, rec: rec, state: st, policy: x.policy}
+	after := exam{tok: x.tok, now: x.now, standpoint: standpoint{rec, st, x.policy}, above: x.above}
 	return Issued{Token: a.token(rec, st.generation, secret), Session: after.session()}, nil
 }
 

@@ -3,6 +3,7 @@ package afterlogin
 import (
 	"encoding/base64"
 	"errors"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -16,63 +17,89 @@ type Kind byte
 const (
 	KindSession Kind = 's' // a browser session or a signed-in device
 	KindAPIKey  Kind = 'k' // a machine's key
+	KindRefresh Kind = 'r' // a refresh token, which stands for an OAuth grant
+	KindAccess  Kind = 'a' // an opaque access token
+	KindCode    Kind = 'c' // an authorization code
+	KindTicket  Kind = 't' // a one-time ticket, the only token that may stand in a URL
+	// KindJWT is a signed token that says of itself what it is good for. It has no record: it is as good as the session
+	// or grant it was made from.
+	KindJWT Kind = 'j'
+	// KindClient is a registered OAuth client. It is a root without a token: what it presents is a secret of its own.
+	KindClient Kind = 'o'
 )
 
-// String returns the kind's name: "session" or "api_key".
+// kinds says of each kind what it is called, what its public ids begin with, and what its events are about.
+var kinds = map[Kind]struct{ name, handle, event string }{
+	KindSession: {"session", "ses_", "session."},
+	KindAPIKey:  {"api_key", "key_", "api_key."},
+	KindRefresh: {"refresh_token", "grant_", "grant."},
+	KindAccess:  {"access_token", "tok_", "access_token."},
+	KindCode:    {"authorization_code", "code_", "authorization_code."},
+	KindTicket:  {"ticket", "ticket_", "ticket."},
+	KindJWT:     {"jwt", "jwt_", "jwt."},
+	KindClient:  {"client", "client_", "client."},
+}
+
+// String returns the kind's name: "session", "api_key", "refresh_token", "access_token", "authorization_code",
+// "ticket", "jwt", "client", or "unknown".
 func (k Kind) String() string {
-	switch k {
-	case KindSession:
-		return "session"
-	case KindAPIKey:
-		return "api_key"
+	if w, ok := kinds[k]; ok {
+		return w.name
 	}
 	return "unknown"
 }
 
-// handle is the prefix of the kind's public ids.
-func (k Kind) handle() string {
-	if k == KindAPIKey {
-		return "key_"
-	}
-	return "ses_"
-}
-
-// A SessionID is the public handle of a session (ses_…) or an API key (key_…). It is no secret: it may stand in logs,
-// lists and URLs, and it opens nothing. It stays the same when the token is renewed, and changes at sign-in.
+// A SessionID is the public handle of a session (ses_…), an API key (key_…), an OAuth grant (grant_…), an access token
+// (tok_…) or another record. It is no secret: it may stand in logs, lists and URLs, and it opens nothing. It stays the
+// same when the token is renewed, and changes at sign-in.
 type SessionID string
 
 // ErrBadSessionID is returned for text that is not a session's handle.
-var ErrBadSessionID = errors.New("not a session id: want ses_ or key_ and 23 characters")
+var ErrBadSessionID = errors.New("not a session id: want ses_, key_ or another kind's prefix, and 23 or 35 characters")
 
 func newSessionID(k Kind, id store.ID) SessionID {
-	var buf [32]byte
-	return SessionID(k.handle() + base64.RawURLEncoding.EncodeToString(id.Append(buf[:0])))
+	prefix := "ses_"
+	if k != KindSession { // the ordinary case without a look at the map
+		prefix = kinds[k].handle
+	}
+	var buf [64]byte
+	b := append(buf[:0], prefix...)
+	return SessionID(base64.RawURLEncoding.AppendEncode(b, id.Append(make([]byte, 0, 26))))
 }
 
 func (id SessionID) parse() (store.ID, error) {
-	text, ok := strings.CutPrefix(string(id), "ses_")
-	if !ok {
-		text, ok = strings.CutPrefix(string(id), "key_")
-	}
-	if !ok || len(text) != 23 || strings.ContainsAny(text, "\r\n") {
+	prefix, text, ok := strings.Cut(string(id), "_")
+	if !ok || len(text) != 23 && len(text) != 35 || strings.ContainsAny(text, "\r\n") {
 		return store.ID{}, ErrBadSessionID
 	}
+	known := false
+	for _, w := range kinds {
+		known = known || w.handle == prefix+"_"
+	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil {
+	if err != nil || !known {
 		return store.ID{}, ErrBadSessionID
 	}
 	sid, err := store.ParseID(b)
-	if err != nil || !sid.IsRoot() {
+	if err != nil || sid.IsSubject() {
 		return store.ID{}, ErrBadSessionID
 	}
 	return sid, nil
 }
 
-// A Session is what the authority knows about one sign-in of a subject on one device, or about one API key. It never
-// holds a secret. It is a snapshot; its slices are shared and must not be changed.
+// A Session is what the authority knows about one sign-in of a subject on one device, or about one API key, one OAuth
+// grant, or one token below these. It never holds a secret. It is a snapshot; its slices are shared and must not be
+// changed.
 type Session struct {
-	ID      SessionID
-	Kind    Kind
+	ID   SessionID
+	Kind Kind
+	// Root is the session, API key, offline grant or client that this lives under: its end is the end of this. It is ID
+	// itself for what stands by itself. It is what JWTs name in sid.
+	Root SessionID
+	// Grant is the OAuth grant that an access token was made from, if any.
+	Grant SessionID
+	// Origin is the session that an offline grant or an API key came from, if any. See RevokeFrom.
+	Origin  SessionID
 	Tenant  uint32
 	Subject string // the application's name for the person or machine; empty while anonymous
 	Client  string // the OAuth client it was made for, if any
@@ -90,8 +117,13 @@ type Session struct {
 
 	Auth       Authentication
 	Scopes     []string
-	Device     Client // where it was made
-	Generation uint32 // how often the token has been renewed, and one
+	Audience   []string       // the services that the token is for (RFC 8707); none: any
+	Actor      string         // who acts for the subject, after a token exchange (RFC 8693)
+	JWTID      string         // jti, of a JWT
+	Networks   []netip.Prefix // where an API key may be used from; none: anywhere
+	Rate       int            // how many requests a minute an API key may make on one node; 0: any number
+	Device     Client         // where it was made
+	Generation uint32         // how often the token has been renewed, and one
 	Renewed    time.Time
 
 	// Ended is set on sessions from a list that are over: when, and why. Validate never returns one. When the time is
@@ -100,6 +132,7 @@ type Session struct {
 	Why   Reason
 
 	record  store.ID
+	rootAs  Kind // the root's
 	renewal bool
 	lost    bool // the token is out of date by a lost answer
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"slices"
 
 	"github.com/afterlogin/afterlogin/internal/opaque"
 	"github.com/afterlogin/afterlogin/internal/seal"
@@ -42,7 +43,52 @@ type state struct {
 	methods []string
 	scopes  []string
 	device  Client
+
+	// above are the children of the same root that this one lives under, nearest first: an access token under its
+	// grant, or under the access token that it was exchanged for. The root is always above, too.
+	above    []childRef
+	origin   store.ID // the root that this root came from, for display and for RevokeFrom
+	used     int64    // when a code or a ticket was redeemed; 0: not yet
+	made     store.ID // what a code was redeemed for; of an API key: its successor
+	madeBy   uint32   // the generation of the grant that an access token was made with; 0: of none
+	minted   []mint   // the access tokens made with the current generation of a grant
+	imported bool     // an API key that was made elsewhere: its verifier is the SHA-256 of its text
+	rate     uint32   // requests a minute; 0: any number
+	networks []netip.Prefix
+	audience []string
+	actor    string
+	detail   string // what the kind needs besides: the request of a code, the target of a ticket, a client's settings
 }
+
+// childRef names a child within its root: its bucket and its random part.
+type childRef [9]byte
+
+func refOf(id store.ID) (c childRef) {
+	b := id.Append(make([]byte, 0, 26))
+	copy(c[:], b[17:])
+	return c
+}
+
+func (c childRef) under(root store.ID) store.ID {
+	bucket := store.Bucket(c[0])<<16 | store.Bucket(c[1])<<8 | store.Bucket(c[2])
+	return store.NewChildID(root, bucket, [6]byte(c[3:]))
+}
+
+// mint remembers an access token that came with a generation of a refresh token, and for which request, so that whoever
+// lost the answer gets the same token again.
+type mint struct {
+	child childRef
+	want  [8]byte
+}
+
+// Limits of what stands in a payload.
+const (
+	maxAbove    = 4 // how deep children may stand below each other
+	maxMinted   = 8 // access tokens of one generation
+	maxNetworks = 32
+	maxAudience = 16
+	maxDetail   = 5 << 10
+)
 
 // link remembers one rotation: how generation came out of parent, which is what can be told again to a client that lost
 // the answer, and when that retired the generation before.
@@ -65,14 +111,21 @@ type epochs struct{ sessions, everything uint64 }
 // opID names one write.
 type opID [8]byte
 
-const stateLayout = 1
+// The layouts of payloads. A credential's of layout 1, which ends with the user agent, is read and never written.
+const (
+	stateLayout      = 1
+	credentialLayout = 2
+)
 
 func (s *state) encode() ([]byte, error) {
-	if len(s.methods) > maxMethods || len(s.scopes) > maxScopes {
+	switch {
+	case len(s.methods) > maxMethods || len(s.scopes) > maxScopes:
 		return nil, badRequest("over %d methods, or over %d scopes", maxMethods, maxScopes)
+	case len(s.above) > maxAbove || len(s.minted) > maxMinted || len(s.networks) > maxNetworks || len(s.audience) > maxAudience:
+		return nil, badRequest("over %d networks, over %d audiences, or over %d tokens below each other", maxNetworks, maxAudience, maxAbove)
 	}
 	b := make([]byte, 0, 512)
-	b = append(b, stateLayout)
+	b = append(b, credentialLayout)
 	b = binary.BigEndian.AppendUint32(b, s.generation)
 	b = append(b, s.verifier[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(s.renewed))
@@ -99,6 +152,28 @@ func (s *state) encode() ([]byte, error) {
 	addr, _ := s.device.Addr.MarshalBinary()
 	b = appendText(b, string(addr))
 	b = appendText(b, s.device.UserAgent)
+	b = append(b, byte(len(s.above)))
+	for i := range s.above {
+		b = append(b, s.above[i][:]...)
+	}
+	b = appendText(b, string(s.origin.Append(nil)))
+	b = binary.BigEndian.AppendUint64(b, uint64(s.used))
+	b = appendText(b, string(s.made.Append(nil)))
+	b = binary.BigEndian.AppendUint32(b, s.madeBy)
+	b = append(b, byte(len(s.minted)))
+	for i := range s.minted {
+		b = append(append(b, s.minted[i].child[:]...), s.minted[i].want[:]...)
+	}
+	b = append(b, flag(s.imported))
+	b = binary.BigEndian.AppendUint32(b, s.rate)
+	b = append(b, byte(len(s.networks)))
+	for _, p := range s.networks {
+		text, _ := p.MarshalBinary()
+		b = appendText(b, string(text))
+	}
+	b = appendTexts(b, s.audience)
+	b = appendText(b, s.actor)
+	b = appendText(b, s.detail)
 	if len(b) > maxState {
 		return nil, badRequest("session of %d bytes, limit %d: fewer or shorter scopes, methods or names", len(b), maxState)
 	}
@@ -109,7 +184,8 @@ var errBadState = errors.New("bad payload")
 
 func decodeState(b []byte) (*state, error) {
 	r := reader{b: b}
-	if r.byte() != stateLayout {
+	layout := r.byte()
+	if layout != stateLayout && layout != credentialLayout {
 		return nil, errBadState
 	}
 	s := &state{generation: r.uint32()}
@@ -118,11 +194,7 @@ func decodeState(b []byte) (*state, error) {
 	s.replaced = r.byte()
 	s.stamp = epochs{r.uint64(), r.uint64()}
 	r.copy(s.op[:])
-	n := int(r.byte())
-	if n > ringSize {
-		return nil, errBadState
-	}
-	s.ring = make([]link, n, ringSize)
+	s.ring = make([]link, r.count(ringSize), ringSize)
 	for i := range s.ring {
 		l := &s.ring[i]
 		l.generation, l.parent = r.uint32(), r.uint32()
@@ -143,10 +215,46 @@ func decodeState(b []byte) (*state, error) {
 		s.device.Addr = a
 	}
 	s.device.UserAgent = r.text()
+	if layout == credentialLayout && !s.decodeRest(&r) {
+		return nil, errBadState
+	}
 	if r.failed || len(r.b) != 0 || s.generation == 0 {
 		return nil, errBadState
 	}
 	return s, nil
+}
+
+// decodeRest reads what layout 2 has besides.
+func (s *state) decodeRest(r *reader) bool {
+	if n := r.count(maxAbove); n > 0 {
+		s.above = make([]childRef, n)
+	}
+	for i := range s.above {
+		r.copy(s.above[i][:])
+	}
+	s.origin = r.id()
+	s.used = int64(r.uint64())
+	s.made = r.id()
+	s.madeBy = r.uint32()
+	if n := r.count(maxMinted); n > 0 {
+		s.minted = make([]mint, n)
+	}
+	for i := range s.minted {
+		r.copy(s.minted[i].child[:])
+		r.copy(s.minted[i].want[:])
+	}
+	s.imported = r.byte() == 1
+	s.rate = r.uint32()
+	for range r.count(maxNetworks) {
+		var p netip.Prefix
+		if p.UnmarshalBinary([]byte(r.text())) != nil {
+			return false
+		}
+		s.networks = append(s.networks, p)
+	}
+	s.audience = r.texts()
+	s.actor, s.detail = r.text(), r.text()
+	return !r.failed
 }
 
 // link returns the link that made the generation, or nil if the ring has none.
@@ -184,6 +292,7 @@ func (s *state) full(now int64, p Policy) bool {
 func (s *state) clone() *state {
 	c := *s
 	c.ring = append(make([]link, 0, ringSize+1), s.ring...)
+	c.minted = slices.Clone(s.minted)
 	return &c
 }
 
@@ -216,12 +325,7 @@ func decodeSubject(b []byte) (*subjectState, error) {
 		return nil, errBadState
 	}
 	s := &subjectState{epochs: epochs{r.uint64(), r.uint64()}, bumps: r.uint32()}
-	if id := r.text(); id != "" {
-		var err error
-		if s.except, err = store.ParseID([]byte(id)); err != nil {
-			return nil, errBadState
-		}
-	}
+	s.except = r.id()
 	s.stamp = epochs{r.uint64(), r.uint64()}
 	r.copy(s.op[:])
 	if r.failed || len(r.b) != 0 {
@@ -237,77 +341,4 @@ func (s *subjectState) admits(kind Kind, root store.ID, stamp epochs) bool {
 	}
 	return kind == KindAPIKey || stamp.sessions == s.epochs.sessions ||
 		root == s.except && stamp == s.stamp
-}
-
-// reader takes a payload apart. After the first thing that does not fit, failed is set and everything is zero.
-type reader struct {
-	b      []byte
-	failed bool
-}
-
-func (r *reader) take(n int) []byte {
-	if r.failed || len(r.b) < n {
-		r.failed = true
-		return nil
-	}
-	b := r.b[:n]
-	r.b = r.b[n:]
-	return b
-}
-
-func (r *reader) byte() byte {
-	if b := r.take(1); b != nil {
-		return b[0]
-	}
-	return 0
-}
-
-func (r *reader) uint32() uint32 {
-	if b := r.take(4); b != nil {
-		return binary.BigEndian.Uint32(b)
-	}
-	return 0
-}
-
-func (r *reader) uint64() uint64 {
-	if b := r.take(8); b != nil {
-		return binary.BigEndian.Uint64(b)
-	}
-	return 0
-}
-
-func (r *reader) copy(dst []byte) { copy(dst, r.take(len(dst))) }
-
-func (r *reader) text() string {
-	b := r.take(2)
-	if b == nil {
-		return ""
-	}
-	return string(r.take(int(binary.BigEndian.Uint16(b))))
-}
-
-func (r *reader) texts() []string {
-	n := int(r.byte())
-	if r.failed || n == 0 || n > len(r.b) {
-		r.failed = r.failed || n > len(r.b)
-		return nil
-	}
-	s := make([]string, n)
-	for i := range s {
-		s[i] = r.text()
-	}
-	return s
-}
-
-func appendText(b []byte, s string) []byte {
-	b = binary.BigEndian.AppendUint16(b, uint16(len(s)))
-	return append(b, s...)
-}
-
-func appendTexts(b []byte, s []string) []byte {
-	b = append(b, byte(len(s)))
-	for _, t := range s {
-		b = appendText(b, t)
-	}
-	return b
 }

@@ -47,7 +47,7 @@ func (t *toucher) add(id store.ID, at int64, gen uint32, now bool) {
 	case !ok && len(t.pending) >= maxPending: // the store does not keep up: lose it
 	case !ok || gen > old.Gen: // a first sight keeps its own time
 		t.pending[id] = store.Touch{ID: id, At: at, Gen: gen}
-	case gen == old.Gen && at > old.At && !now:
+	case gen <= old.Gen && at > old.At && !now: // a sight that was not written yet is as of then; no grace is longer for it
 		old.At = at
 		t.pending[id] = old
 	}

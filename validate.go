@@ -2,9 +2,13 @@ package afterlogin
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
+	"math"
+	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/afterlogin/afterlogin/internal/opaque"
@@ -15,14 +19,18 @@ import (
 type Expect struct {
 	Kinds  []Kind
 	Tenant uint32
-	Client string   // the OAuth client the token must be of; empty: any
-	Scopes []string // all of these must be granted
+	Client string // the OAuth client the token must be of; empty: any
+	// Audience is what the service that asks is called. A token that is for certain services only must be for one of
+	// these. Empty: any; of a JWT, which always is for somebody, the issuer itself.
+	Audience []string
+	Scopes   []string // all of these must be granted
 	// MaxAge is how long ago the person may have proved who they are. Zero: any time.
 	MaxAge time.Duration
 	// CanRenew says that the answer can carry a new token (a cookie, say), and that Renew will be called for it. Where
 	// that is so, a token that is out of date because an answer was lost is good once more.
 	CanRenew bool
-	// From is where the request came from. It only decides whether a renewed token may be handed out again.
+	// From is where the request came from. It decides whether a renewed token may be handed out again, and whether an
+	// API key that is bound to networks is good.
 	From Client
 }
 
@@ -35,7 +43,10 @@ func (a *Authority) Validate(ctx context.Context, t Token, e Expect) (*Session, 
 	if len(e.Kinds) == 0 {
 		return nil, badRequest("Expect.Kinds is empty: name the kinds of token that are accepted")
 	}
-	tok, trust, err := a.parse(t)
+	if looksLikeJWT(t) && slices.Contains(e.Kinds, KindJWT) {
+		return a.validateJWT(ctx, t, e)
+	}
+	tok, err := a.parse(t, e.Kinds)
 	if err != nil {
 		return nil, err
 	}
@@ -43,16 +54,22 @@ func (a *Authority) Validate(ctx context.Context, t Token, e Expect) (*Session, 
 		return nil, refuse(ReasonWrongKind)
 	}
 	now := a.now()
-	if s := a.cached(&tok, &e, now); s != nil {
-		return s, nil
+	s := a.cached(&tok, &e, now)
+	if s == nil {
+		if s, err = a.ask(ctx, tok, now, e); err != nil {
+			return nil, err
+		}
 	}
-	return a.ask(ctx, tok, trust, now, e)
+	if s.Rate > 0 {
+		return s, a.limits.take(s, now)
+	}
+	return s, nil
 }
 
 // ask validates on a read of the store. It takes copies, so that nothing of the path through the cache escapes to the
 // heap for its sake.
-func (a *Authority) ask(ctx context.Context, tok opaque.Token, trust opaque.Trust, now time.Time, e Expect) (*Session, error) {
-	x, err := a.look(ctx, &tok, trust, now)
+func (a *Authority) ask(ctx context.Context, tok presented, now time.Time, e Expect) (*Session, error) {
+	x, err := a.look(ctx, &tok, now)
 	if err != nil {
 		return nil, err
 	}
@@ -60,25 +77,37 @@ func (a *Authority) ask(ctx context.Context, tok opaque.Token, trust opaque.Trus
 	return s, err
 }
 
-// parse checks the token's form and MAC: everything that can be said of it without the store.
-func (a *Authority) parse(t Token) (tok opaque.Token, trust opaque.Trust, err error) {
-	if tok, err = opaque.Parse(t.Reveal()); err != nil {
-		return tok, trust, refuse(ReasonMalformed)
+// presented is a token as somebody presented it, as far as that can be told without the store.
+type presented struct {
+	opaque.Token
+	verifier [opaque.VerifierSize]byte // of the secret that was presented
+	trust    opaque.Trust
+}
+
+// parse checks the token's form and MAC: everything that can be said of it without the store. Text that is not ours may
+// be an imported API key, if one is accepted.
+func (a *Authority) parse(t Token, accepted []Kind) (p presented, err error) {
+	text := t.Reveal()
+	if p.Token, err = opaque.Parse(text); err != nil {
+		if a.imported && slices.Contains(accepted, KindAPIKey) && couldBeImported(text) {
+			return presentedImport(text), nil
+		}
+		return p, refuse(ReasonMalformed)
 	}
-	if trust = a.codec.Verify(&tok); trust == opaque.Forged {
-		return tok, trust, refuse(ReasonForged)
+	if p.trust = a.codec.Verify(&p.Token); p.trust == opaque.Forged {
+		return p, refuse(ReasonForged)
 	}
-	return tok, trust, nil
+	p.verifier = opaque.Verifier(p.ID, p.Generation, &p.Secret)
+	return p, nil
 }
 
 // cached returns the session if the cache can say yes, and nil if it cannot.
-func (a *Authority) cached(tok *opaque.Token, e *Expect, now time.Time) *Session {
+func (a *Authority) cached(tok *presented, e *Expect, now time.Time) *Session {
 	c := a.cache.get(tok.ID)
 	if c == nil || c.generation != tok.Generation || !a.lease.holds(now) {
 		return nil
 	}
-	v := opaque.Verifier(tok.ID, tok.Generation, &tok.Secret)
-	if subtle.ConstantTimeCompare(v[:], c.verifier[:]) != 1 {
+	if subtle.ConstantTimeCompare(tok.verifier[:], c.verifier[:]) != 1 {
 		return nil
 	}
 	ms, seen := now.UnixMilli(), c.lastSeen.Load()
@@ -106,13 +135,16 @@ func (s *Session) used(at, idle, absolute int64) {
 
 // use notes that the current token was used. It writes to memory only; the toucher does the rest.
 func (a *Authority) use(c *entry, ms, seen int64) {
-	if !c.seen.Load() && c.seen.CompareAndSwap(false, true) {
+	if !c.seen.Load() && ms >= c.sightFrom && c.seen.CompareAndSwap(false, true) {
 		c.lastSeen.Store(max(ms, seen))
-		a.touches.add(c.id, ms, c.generation, true)
+		a.touches.add(c.sight, ms, c.sightGen, true)
+	} else if ms-seen >= c.touch && c.lastSeen.CompareAndSwap(seen, ms) {
+		a.touches.add(c.id, ms, c.generation, false)
+	} else {
 		return
 	}
-	if ms-seen >= c.touch && c.lastSeen.CompareAndSwap(seen, ms) {
-		a.touches.add(c.id, ms, c.generation, false)
+	if !c.also.IsZero() {
+		a.touches.add(c.also, ms, 0, false)
 	}
 }
 
@@ -127,8 +159,18 @@ func (e *Expect) mismatch(s *Session) Reason {
 		return ReasonWrongTenant
 	case e.Client != "" && s.Client != e.Client:
 		return ReasonWrongClient
+	case len(e.Audience) > 0 && len(s.Audience) > 0 && !slices.ContainsFunc(s.Audience, func(aud string) bool { return slices.Contains(e.Audience, aud) }):
+		return ReasonWrongAudience
+	case len(s.Networks) > 0 && !within(s.Networks, e.From.Addr):
+		return ReasonWrongNetwork
 	}
 	return ""
+}
+
+// within reports whether the address is in one of the networks. No address is in none.
+func within(networks []netip.Prefix, addr netip.Addr) bool {
+	addr = addr.Unmap().WithZone("")
+	return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
 // lacks checks what stands behind the generation in the order of checks.
@@ -140,99 +182,6 @@ func (e *Expect) lacks(s *Session, now time.Time) Reason {
 		return ReasonStaleAuth
 	}
 	return ""
-}
-
-// exam is everything that one look at the store tells about a token.
-type exam struct {
-	tok     opaque.Token
-	trust   opaque.Trust
-	now     time.Time
-	rec     *store.Record // nil: there is none
-	state   *state
-	subject *subjectState // nil: there is none, or the session is anonymous
-	policy  Policy
-	fill    filling
-}
-
-// look reads the token's record and its subject from the store. The error is ErrUnavailable; that there is no record is
-// no error.
-func (a *Authority) look(ctx context.Context, tok *opaque.Token, trust opaque.Trust, now time.Time) (*exam, error) {
-	x := &exam{tok: *tok, trust: trust, now: now, fill: a.cache.begin(tok.ID)}
-	uses := a.touches.peek(tok.ID)
-	rs, err := a.store.Get(ctx, tok.ID)
-	if err != nil {
-		return nil, unavailable("read", err)
-	}
-	a.lease.extend(now)
-	if rs[0] == nil {
-		return x, nil
-	}
-	return x, a.open(ctx, x, rs[0], uses)
-}
-
-// open fills in x from the record, reading the subject's.
-func (a *Authority) open(ctx context.Context, x *exam, r *store.Record, uses [2]store.Touch) error {
-	x.rec = r
-	plain, err := a.sealer.Open(r)
-	if err == nil {
-		x.state, err = decodeState(plain)
-	}
-	if err != nil {
-		a.log.Error("a record does not open", "record", r.ID, "err", err)
-		return unavailable("open", err)
-	}
-	overlay(r, uses)
-	x.policy = a.policy(x.state.policy)
-	if r.Subject == "" {
-		return nil
-	}
-	id := store.SubjectID(r.Tenant, r.Subject)
-	a.cache.beginSubject(&x.fill, id)
-	x.subject, _, err = a.subject(ctx, id)
-	return err
-}
-
-// standing says why the credential is over, whichever token of it is presented: "" if it is not. It is in the order of
-// DESIGN: revoked, subject, absolute, idle.
-func (x *exam) standing() (why, cause Reason, at time.Time) {
-	r := x.rec
-	ms := x.now.UnixMilli()
-	switch {
-	case r.Marked != 0 && Reason(r.Reason) == ReasonSuperseded:
-		return ReasonSuperseded, "", fromMillis(r.Marked)
-	case r.Marked != 0:
-		return ReasonRevoked, Reason(r.Reason), fromMillis(r.Marked)
-	case r.Subject != "" && (x.subject == nil || !x.subject.admits(Kind(r.Kind), r.ID.Root(), x.state.stamp)):
-		return ReasonSignedOutAll, "", x.now
-	case r.Absolute != 0 && ms >= r.Absolute:
-		return ReasonExpired, "", fromMillis(r.Absolute)
-	case x.policy.Idle != 0 && ms >= r.LastSeen+x.policy.Idle.Milliseconds():
-		return ReasonIdle, "", fromMillis(r.LastSeen + x.policy.Idle.Milliseconds())
-	}
-	return "", "", time.Time{}
-}
-
-// session returns what the record says, for the caller.
-func (x *exam) session() *Session {
-	r, st := x.rec, x.state
-	s := &Session{
-		ID: newSessionID(Kind(r.Kind), r.ID), Kind: Kind(r.Kind), Tenant: r.Tenant, Subject: r.Subject, Client: r.Client,
-		Name: st.name, Policy: st.policy, Persistent: x.policy.Persistent,
-		Created: fromMillis(r.Created), LastSeen: fromMillis(r.LastSeen), Absolute: fromMillis(r.Absolute),
-		Auth:   Authentication{Methods: st.methods, At: fromMillis(st.authAt)},
-		Scopes: st.scopes, Device: st.device, Generation: st.generation, Renewed: fromMillis(st.renewed),
-		record: r.ID,
-	}
-	s.used(r.LastSeen, x.policy.Idle.Milliseconds(), r.Absolute)
-	return s
-}
-
-// refusal makes the error for this session.
-func (x *exam) refusal(why, cause Reason, at time.Time) error {
-	return &Refusal{
-		Reason: why, Cause: cause, Session: newSessionID(Kind(x.rec.Kind), x.rec.ID), At: at,
-		Recent: why == ReasonSuperseded && (at.IsZero() || x.now.Sub(at) < moved), // by a step-up, or by a sign-in
-	}
 }
 
 // decide runs the checks in their order on what the store said. Nothing before the generation writes, and nothing after
@@ -251,7 +200,7 @@ func (a *Authority) decide(ctx context.Context, x *exam, e *Expect) (*Session, v
 	if why := e.mismatch(s); why != "" {
 		return nil, forged, x.refusal(why, "", time.Time{})
 	}
-	v := a.judge(x, e.From.hash())
+	v := a.judge(x, x.clientHash(e.From))
 	switch v {
 	case current:
 		a.sawCurrent(x, s)
@@ -273,22 +222,74 @@ func (a *Authority) decide(ctx context.Context, x *exam, e *Expect) (*Session, v
 	return s, v, nil
 }
 
-// sawCurrent notes the use of the current token and keeps the session for the next time.
+// clientHash returns what tells the clients of this credential apart: of an OAuth grant, the client it is for, whose
+// requests may come from anywhere.
+func (x *exam) clientHash(from Client) clientHash {
+	if Kind(x.rec.Kind) == KindRefresh {
+		sum := sha256.Sum256([]byte("afterlogin/oauth-client/1\x00" + x.rec.Client))
+		return clientHash(sum[:8])
+	}
+	return from.hash()
+}
+
+// sawCurrent notes the use of the current token and keeps the session for the next time. A grant's is not kept: nobody
+// validates a refresh token often.
 func (a *Authority) sawCurrent(x *exam, s *Session) {
+	if Kind(x.rec.Kind) == KindRefresh {
+		return // its use is the refresh, which writes
+	}
 	ms, seen := x.now.UnixMilli(), x.rec.LastSeen
 	c := &entry{
 		id: x.rec.ID, generation: x.state.generation, verifier: x.state.verifier,
 		absolute: x.rec.Absolute, idle: x.policy.Idle.Milliseconds(), touch: x.policy.touchInterval().Milliseconds(),
+		sight: x.rec.ID, sightGen: x.state.generation,
 		session: *s,
+	}
+	for i := range x.above {
+		c.absolute = sooner(c.absolute, x.above[i].end())
 	}
 	if x.policy.Renewal > 0 {
 		c.renewalAt = x.state.renewed + x.policy.Renewal.Milliseconds()
 	}
 	c.lastSeen.Store(seen)
 	c.seen.Store(x.rec.SeenGen >= x.state.generation)
+	switch Kind(x.rec.Kind) {
+	case KindAccess:
+		a.sightOfGrant(x, c)
+	case KindSession:
+		if x.rec.ID.IsChild() {
+			c.also = x.rec.ID.Root()
+		}
+	}
 	a.use(c, ms, seen)
-	s.used(max(ms, seen), c.idle, c.absolute)
+	s.used(max(ms, seen), c.idle, x.rec.Absolute)
 	a.cache.put(x.fill, c)
+}
+
+// sightOfGrant makes the use of an access token a sign that the answer with it arrived, and so the refresh token beside
+// it: the grant's generation has been seen. Not while the refresh token before that is in its grace: whoever refreshes
+// at the same time is still handed the same answer.
+func (a *Authority) sightOfGrant(x *exam, c *entry) {
+	c.seen.Store(true)
+	c.touch = math.MaxInt64 // nobody asks when an access token was last used
+	if x.state.madeBy == 0 {
+		return
+	}
+	g := &x.above[0]
+	if g.state.generation != x.state.madeBy || g.rec.SeenGen >= x.state.madeBy {
+		return
+	}
+	c.sight, c.sightGen = g.rec.ID, x.state.madeBy
+	c.sightFrom = g.state.renewed + g.policy.Grace.Milliseconds()
+	c.seen.Store(false)
+}
+
+// sooner returns the earlier of two ends, of which 0 is never.
+func sooner(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // condemn answers for a token that the generation check refuses. Reuse, and a token from the future, end the session
@@ -317,12 +318,17 @@ func (a *Authority) condemn(ctx context.Context, x *exam, v verdict) error {
 	}
 }
 
-// end marks the examined credential's root as ended, durably.
+// end marks as ended, durably, what the examined token is the credential of: the session, or of tokens below one the
+// grant alone. Where the store was rolled back, nothing under the root can be believed any more.
 func (a *Authority) end(ctx context.Context, x *exam, event string, why Reason) error {
 	ctx, cancel := unhurried(ctx)
 	defer cancel()
-	err := a.apply(ctx, x.rec.ID.Root(), nil,
-		store.Mark(x.rec.ID.Root(), x.now.UnixMilli(), string(why)),
+	id, root := x.rec.ID, x.rec.ID.Root()
+	if why == ReasonRolledBack {
+		id = root
+	}
+	err := a.apply(ctx, root, nil,
+		store.Mark(id, x.now.UnixMilli(), string(why)),
 		store.Emit(x.event(event, why, "generation "+itoa(x.tok.Generation)+" was used after generation "+itoa(x.state.generation))))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil // purged meanwhile: over, too
@@ -330,13 +336,14 @@ func (a *Authority) end(ctx context.Context, x *exam, event string, why Reason) 
 	return err
 }
 
-// event makes an event about the examined credential.
+// event makes an event about the examined credential. Of the events of sessions, those of other kinds have the same
+// names behind the kind's own.
 func (x *exam) event(typ string, why Reason, detail string) store.Event {
-	if Kind(x.rec.Kind) == KindAPIKey && typ == EventReuse {
-		typ = EventKeyReuse
+	if rest, ok := strings.CutPrefix(typ, kinds[KindSession].event); ok {
+		typ = kinds[Kind(x.rec.Kind)].event + rest
 	}
 	return store.Event{
-		At: x.now.UnixMilli(), Type: typ, ID: x.rec.ID, Tenant: x.rec.Tenant, Subject: x.rec.Subject,
+		At: x.now.UnixMilli(), Type: typ, ID: x.rec.ID, Tenant: x.rec.Tenant, Subject: x.root().rec.Subject,
 		Reason: string(why), Detail: detail,
 	}
 }

@@ -28,6 +28,11 @@ type scene struct {
 	old       afterlogin.Token  // an out-of-date token of in's
 	anon      afterlogin.Issued
 	result    afterlogin.Issued // of the act
+
+	grant   afterlogin.Grant // mia's, of the client app
+	granted afterlogin.Grant // of the act
+	once    afterlogin.Token // a code or a ticket
+	key     afterlogin.Issued
 }
 
 func newScene(t *testing.T) *scene {
@@ -64,6 +69,7 @@ func (s *scene) cart(a *afterlogin.Authority, of *afterlogin.Session) string {
 // case. After every act without success it is done again without faults, and must then succeed.
 type act struct {
 	name string
+	set  func(s *scene) // what there is before, if anything
 	do   func(s *scene) error
 	done func(s *scene) string // "" or what is wrong, after success
 	safe func(s *scene) string // "" or what is wrong, whatever happened
@@ -261,11 +267,14 @@ var faults = map[string]storetest.Fault{
 // Every act is done with every call of the store going wrong in turn, in every way. The only answers are the right one
 // and ErrUnavailable.
 func TestEveryCallFails(t *testing.T) {
-	for _, act := range acts {
+	for _, act := range append(acts, childActs...) {
 		t.Run(act.name, func(t *testing.T) {
 			for fault, f := range faults {
 				for k := 1; ; k++ {
 					s := newScene(t)
+					if act.set != nil {
+						act.set(s)
+					}
 					calls := 0
 					s.faulty.SetHook(func(c storetest.Call) storetest.Fault {
 						if c.Method == "Notice" || c.Method == "Touch" {

@@ -50,7 +50,7 @@ type Token struct {
 
 // forms says which kinds of token there are, and whether they may be a root's, a child's, or either's.
 var forms = [256]struct{ root, child bool }{
-	's': {root: true},              // session
+	's': {root: true, child: true}, // session; below another one if it was handed over to another host
 	'k': {root: true},              // API key
 	'r': {root: true, child: true}, // refresh token of an offline or an online grant
 	'a': {child: true},             // access token
@@ -229,6 +229,21 @@ func Successor(key keyring.Key, id store.ID, p, c uint32, nonce *[NonceSize]byte
 	b = binary.BigEndian.AppendUint32(b, c)
 	b = append(b, nonce[:]...)
 	b = append(b, parent[:]...)
+	h := hmac.New(sha256.New, key.Secret())
+	h.Write(b)
+	copy(out[:], h.Sum(nil))
+	return out
+}
+
+// Access derives the secret of an access token that came with generation g of a refresh token: HMAC-SHA-256(rotation
+// key, "afterlogin/access/1\0" ‖ access token's record id ‖ u32 g ‖ nonce of g ‖ secret of g)[:24].
+func Access(key keyring.Key, id store.ID, g uint32, nonce *[NonceSize]byte, refresh *[SecretSize]byte) (out [SecretSize]byte) {
+	b := make([]byte, 0, 128)
+	b = append(b, "afterlogin/access/1\x00"...)
+	b = id.Append(b)
+	b = binary.BigEndian.AppendUint32(b, g)
+	b = append(b, nonce[:]...)
+	b = append(b, refresh[:]...)
 	h := hmac.New(sha256.New, key.Secret())
 	h.Write(b)
 	copy(out[:], h.Sum(nil))

@@ -23,6 +23,7 @@ type vectors struct {
 	RotationKeys map[string]string `json:"rotation_keys"`
 	Tokens       []tokenVector     `json:"tokens"`
 	Successors   []successorVector `json:"successors"`
+	Access       []accessVector    `json:"access_tokens"`
 	Malformed    []badVector       `json:"malformed"`
 	Forged       []badVector       `json:"forged"`
 }
@@ -45,6 +46,15 @@ type successorVector struct {
 	Key        uint8  `json:"rotation_key_id"`
 	Nonce      string `json:"nonce"`
 	From       string `json:"parent_secret"`
+	Secret     string `json:"secret"`
+}
+
+type accessVector struct {
+	Record     string `json:"record_id"` // the access token's
+	Generation uint32 `json:"grant_generation"`
+	Key        uint8  `json:"rotation_key_id"`
+	Nonce      string `json:"nonce"`
+	From       string `json:"refresh_secret"`
 	Secret     string `json:"secret"`
 }
 
@@ -131,6 +141,17 @@ func TestVectors(t *testing.T) {
 			t.Errorf("successor %d: %x, want %s", i, got, w.Secret)
 		}
 	}
+	if len(v.Access) == 0 {
+		t.Error("no vectors of access tokens")
+	}
+	for i, w := range v.Access {
+		id, _ := store.ParseID(unhex(t, w.Record))
+		key, _ := ring.Key(keyring.Rotation, w.Key)
+		got := opaque.Access(key, id, w.Generation, (*[opaque.NonceSize]byte)(unhex(t, w.Nonce)), (*[opaque.SecretSize]byte)(unhex(t, w.From)))
+		if hex.EncodeToString(got[:]) != w.Secret {
+			t.Errorf("access token %d: %x, want %s", i, got, w.Secret)
+		}
+	}
 	for _, w := range v.Malformed {
 		if _, err := opaque.Parse(w.Text); err == nil {
 			t.Errorf("malformed (%s): accepted", w.Why)
@@ -182,6 +203,7 @@ func writeVectors(t *testing.T, ring *keyring.Ring, codec *opaque.Codec, path st
 	access := add("an access token", 'a', child, 1, fill(24, 0x90))
 	add("an authorization code", 'c', child, 1, fill(24, 0xA0))
 	add("a ticket", 't', child, 1, make([]byte, 24))
+	add("a session that was handed over to another host", 's', child, 3, fill(24, 0xC0))
 
 	secret := fill(24, 0x40)
 	for _, s := range []struct{ p, c uint32 }{{1, 2}, {2, 3}, {1, 3}} {
@@ -190,6 +212,12 @@ func writeVectors(t *testing.T, ring *keyring.Ring, codec *opaque.Codec, path st
 		v.Successors = append(v.Successors, successorVector{hex.EncodeToString(root.Append(nil)), s.p, s.c, rot.ID,
 			hex.EncodeToString(nonce), hex.EncodeToString(secret), hex.EncodeToString(got[:])})
 		secret = got[:]
+	}
+	for _, g := range []uint32{2, 7} {
+		nonce, from := fill(32, byte(g)), fill(24, 0xB0)
+		got := opaque.Access(rot, child, g, (*[32]byte)(nonce), (*[24]byte)(from))
+		v.Access = append(v.Access, accessVector{hex.EncodeToString(child.Append(nil)), g, rot.ID,
+			hex.EncodeToString(nonce), hex.EncodeToString(from), hex.EncodeToString(got[:])})
 	}
 	bad := func(why, text string) { v.Malformed = append(v.Malformed, badVector{why, text}) }
 	bad("empty", "")
@@ -201,7 +229,7 @@ func writeVectors(t *testing.T, ring *keyring.Ring, codec *opaque.Codec, path st
 	bad("another brand", "xx"+first[2:])
 	bad("an upper-case prefix", "AL"+first[2:])
 	bad("an unknown kind", "alz"+first[3:])
-	bad("a session as long as a child", "als"+access[3:])
+	bad("an API key as long as a child", "alk"+access[3:])
 	bad("an access token as short as a root", "ala"+first[3:])
 	bad("no underscore", first[:3]+"-"+first[4:])
 	bad("an unknown layout", first[:4]+"Ag"+first[6:])

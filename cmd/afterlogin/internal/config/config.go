@@ -168,7 +168,7 @@ func (l *Loaded) check() {
 		l.faultHint("master_key_file", "keep one of them", "%sMASTER_KEY is set, too", Prefix)
 	}
 	for _, name := range sortedPolicies(c.Policies) {
-		if err := c.Policies[name].Check(name == afterlogin.PolicyAPIKey); err != nil {
+		if err := afterlogin.CheckPolicy(name, c.Policies[name]); err != nil {
 			l.fault(l.policyKey(name, err.Error()), "%v", err)
 		}
 	}

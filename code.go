@@ -1,0 +1,189 @@
+package afterlogin
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/afterlogin/afterlogin/store"
+)
+
+// codeRetry is for how long after its redemption a code that comes again from whom it was for is only refused: the
+// answer may have been lost, and the client tried again.
+const codeRetry = 10 * time.Second
+
+// CodeRequest says what authorization code to make.
+type CodeRequest struct {
+	Client string // required
+	// Detail is what the authorization request said and the token request must match: redirect URI, code challenge, and
+	// so on. The authority keeps it and does not look at it. At most 4 KiB.
+	Detail string
+	// Lifetime shortens that of the policy "code".
+	Lifetime time.Duration
+}
+
+// IssueCode makes an authorization code below the session, good once and for a short time.
+func (a *Authority) IssueCode(ctx context.Context, s *Session, r CodeRequest) (Issued, error) {
+	switch {
+	case r.Client == "" || len(r.Client) > store.MaxText:
+		return Issued{}, badRequest("client: want 1 to %d bytes", store.MaxText)
+	case len(r.Detail) > 4<<10:
+		return Issued{}, badRequest("detail: over 4 KiB")
+	}
+	x, err := a.live(ctx, s)
+	if err != nil {
+		return Issued{}, err
+	}
+	if Kind(x.root().rec.Kind) != KindSession || x.root().rec.Subject == "" {
+		return Issued{}, badRequest("a code needs a session that somebody signed in to")
+	}
+	return a.once(ctx, x, KindCode, PolicyCode, r.Client, r.Detail, r.Lifetime)
+}
+
+// once makes a token below x that is good once.
+func (a *Authority) once(ctx context.Context, x *exam, kind Kind, policy, client, detail string, life time.Duration) (Issued, error) {
+	if err := a.budget(x); err != nil {
+		return Issued{}, err
+	}
+	above, err := x.under()
+	if err != nil {
+		return Issued{}, err
+	}
+	st := &state{policy: policy, detail: detail, above: above, authAt: x.state.authAt, methods: x.state.methods}
+	c, err := a.newChild(x, kind, st, shorter(a.policy(policy).Absolute, life), client)
+	if err != nil {
+		return Issued{}, err
+	}
+	y := x.examOf(c)
+	err = a.apply(ctx, c.rec.ID.Root(), a.wrote(c.rec.ID, c.state.op), c.op, store.Emit(y.event(kinds[kind].event+"created", "", forWhom(client))))
+	if err != nil {
+		return Issued{}, unlikely(err)
+	}
+	return Issued{Token: c.token, Session: y.session()}, nil
+}
+
+// A Code is what Redeem shows of an authorization code before it is redeemed.
+type Code struct {
+	// Session is what the code was made below.
+	Session *Session
+	Client  string
+	Detail  string
+}
+
+// Redeem exchanges an authorization code for a grant, once. It calls check with what is known of the code: check returns
+// the grant to make, or an error if the request does not fit the code (another client, redirect URI or verifier), which
+// Redeem returns as it is; the code then stays good.
+//
+// A code that was redeemed before is refused with ReasonUsed, and what it was redeemed for is ended, durably, before
+// that: somebody has a copy. Only if check passes, and within 10 seconds, it is merely refused: the client lost the
+// answer. Whoever redeems a code at the same time as somebody else is in the second case.
+func (a *Authority) Redeem(ctx context.Context, t Token, check func(*Code) (GrantRequest, error)) (Grant, error) {
+	tok, err := a.parse(t, nil)
+	if err != nil {
+		return Grant{}, err
+	}
+	if Kind(tok.Kind) != KindCode {
+		return Grant{}, refuse(ReasonWrongKind)
+	}
+	for range attempts {
+		x, err := a.look(ctx, &tok, a.now())
+		if err != nil {
+			return Grant{}, err
+		}
+		switch {
+		case x.rec == nil:
+			return Grant{}, refuse(ReasonUnknown)
+		case Kind(x.rec.Kind) != KindCode || a.judge(x, clientHash{}) != current:
+			return Grant{}, refuse(ReasonForged)
+		}
+		g, err := a.redeem(ctx, x, check)
+		if err != errConflict {
+			return g, err
+		}
+	}
+	return Grant{}, exhausted("redeem")
+}
+
+func (a *Authority) redeem(ctx context.Context, x *exam, check func(*Code) (GrantRequest, error)) (Grant, error) {
+	parent := &exam{now: x.now, standpoint: x.above[0], subject: x.subject, above: x.above[1:]}
+	code := &Code{Session: parent.session(), Client: x.rec.Client, Detail: x.state.detail}
+	if x.state.used != 0 {
+		return Grant{}, a.replayed(ctx, x, code, check)
+	}
+	if why, cause, at := x.standing(); why != "" {
+		return Grant{}, x.refusal(why, cause, at)
+	}
+	r, err := check(code)
+	if err != nil {
+		return Grant{}, err
+	}
+	if r.Client != code.Client {
+		return Grant{}, x.refusal(ReasonWrongClient, "", time.Time{})
+	}
+	if err := r.check(); err != nil {
+		return Grant{}, err
+	}
+	p, err := a.planGrant(parent, &r)
+	if err != nil {
+		return Grant{}, err
+	}
+	st := x.state.clone()
+	st.used, st.made, st.op = x.now.UnixMilli(), p.result(), newOp()
+	payload, err := st.encode()
+	if err != nil {
+		return Grant{}, err
+	}
+	rec := next(x.rec)
+	ops := []store.Op{a.put(rec, x.rec.Version, payload), store.Emit(x.event(EventCodeRedeemed, "", forWhom(r.Client)))}
+	// A grant under the session is made with the redemption, or not at all. An offline one is a root of its own: after a
+	// crash between the two the code is used up and there is no grant, and the person signs in again.
+	if !r.Offline || p.refresh == nil {
+		ops = append(ops, p.ops()...)
+	}
+	if err := a.apply(ctx, rec.ID.Root(), a.wrote(rec.ID, st.op), ops...); err != nil {
+		return Grant{}, err
+	}
+	if r.Offline && p.refresh != nil {
+		if err := a.apply(ctx, p.root(), p.happened(a), p.ops()...); err != nil {
+			return Grant{}, unlikely(err)
+		}
+		if err := p.lookBack(ctx, a); err != nil {
+			return Grant{}, err
+		}
+	}
+	return p.grant(a)
+}
+
+// replayed refuses a code that was redeemed before, and ends what came of it unless it is the client's own second try.
+func (a *Authority) replayed(ctx context.Context, x *exam, code *Code, check func(*Code) (GrantRequest, error)) error {
+	used := fromMillis(x.state.used)
+	refusal := x.refusal(ReasonUsed, "", used)
+	if _, err := check(code); err == nil && x.now.Sub(used) < codeRetry {
+		return refusal
+	}
+	if x.state.made.IsZero() { // it was redeemed for a JWT, of which there is no record: its time is short
+		return refusal
+	}
+	ctx, cancel := unhurried(ctx)
+	defer cancel()
+	rs, err := a.store.Get(ctx, x.state.made)
+	switch {
+	case err != nil:
+		return unavailable("read", err)
+	case rs[0] == nil || rs[0].Marked != 0:
+		return refusal
+	}
+	err = a.apply(ctx, x.state.made.Root(), nil, store.Mark(x.state.made, x.now.UnixMilli(), string(ReasonUsed)),
+		store.Emit(a.replayEvent(x, rs[0])))
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	return refusal
+}
+
+// replayEvent is about what was made from the code, which may be of another root than the code.
+func (a *Authority) replayEvent(x *exam, made *store.Record) store.Event {
+	e := x.event(EventCodeReplayed, ReasonUsed, "what it was redeemed for has been ended")
+	e.ID = made.ID
+	return e
+}

@@ -1,0 +1,107 @@
+package afterlogin
+
+import (
+	"context"
+	"errors"
+
+	"github.com/afterlogin/afterlogin/store"
+)
+
+// RevokeFrom ends the session and everything that came from it: what lives below it, and the offline grants and API keys
+// that were made while signed in to it, and what came from those. It returns how many roots were ended. It is durable
+// when it returns nil; after an error, call it again.
+//
+// The session itself is ended first, and what is made from it meanwhile looks back: one of the two sees the other.
+func (a *Authority) RevokeFrom(ctx context.Context, id SessionID, why Reason) (int, error) {
+	rid, err := id.parse()
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := unhurried(ctx)
+	defer cancel()
+	rid = rid.Root()
+	rs, err := a.store.Get(ctx, rid)
+	if err != nil {
+		return 0, unavailable("read", err)
+	}
+	if rs[0] == nil {
+		return 0, ErrNoSession
+	}
+	root := rs[0]
+	if err := a.Revoke(ctx, newSessionID(Kind(root.Kind), rid), why); err != nil {
+		return 0, err
+	}
+	if root.Subject == "" {
+		return 1, nil
+	}
+	ended := map[store.ID]bool{rid: true}
+	for more := true; more; {
+		if more, err = a.revokeDerived(ctx, root, ended, why); err != nil {
+			return len(ended), err
+		}
+	}
+	return len(ended), nil
+}
+
+// revokeDerived ends the subject's roots that came from what has been ended, and reports whether there were any.
+func (a *Authority) revokeDerived(ctx context.Context, root *store.Record, ended map[store.ID]bool, why Reason) (bool, error) {
+	more := false
+	for r, err := range a.store.List(ctx, store.Query{Tenant: root.Tenant, Subject: root.Subject}) {
+		if err != nil {
+			return false, unavailable("list", err)
+		}
+		if ended[r.ID] {
+			continue
+		}
+		p, err := a.open(r, a.touches.peek(r.ID))
+		if err != nil {
+			return false, err
+		}
+		if !ended[p.state.origin] || p.state.origin.IsZero() {
+			continue
+		}
+		if err := a.revoke(ctx, r, r.Subject, why); err != nil && !errors.Is(err, ErrNoSession) {
+			return false, err
+		}
+		ended[r.ID], more = true, true
+	}
+	return more, nil
+}
+
+// originOf returns the session that an API key is made in, which must be the subject's own and good.
+func (a *Authority) originOf(ctx context.Context, r *IssueRequest) (store.ID, error) {
+	if r.Origin == "" {
+		return store.ID{}, nil
+	}
+	id, err := r.Origin.parse()
+	if err != nil {
+		return store.ID{}, badRequest("origin: %v", err)
+	}
+	x, err := a.examine(ctx, id)
+	if err == ErrNoSession {
+		return store.ID{}, badRequest("origin: there is no such session")
+	}
+	if err != nil {
+		return store.ID{}, err
+	}
+	if root := x.root().rec; root.Subject != r.Subject || root.Tenant != r.Tenant {
+		return store.ID{}, badRequest("origin: %s is another subject's", r.Origin)
+	}
+	return id.Root(), nil
+}
+
+// lookBack fails if the origin of a root that was just made has been ended on purpose meanwhile, and ends the root: who
+// ends a session with all that came from it ends the session first and looks for the rest afterwards.
+func (a *Authority) lookBack(ctx context.Context, made *Session, origin store.ID) error {
+	if origin.IsZero() {
+		return nil
+	}
+	_, err := a.examine(ctx, origin)
+	if why := ReasonOf(err); err == nil || why == ReasonExpired || why == ReasonIdle || err == ErrNoSession {
+		return nil
+	}
+	if rerr := a.Revoke(ctx, made.ID, ReasonOrigin); rerr != nil {
+		return rerr
+	}
+	return err
+}
