@@ -15,7 +15,7 @@ import (
 
 // standing is what a service is told of a token of the kind.
 func standing(a *afterlogin.Authority, tok afterlogin.Token, k afterlogin.Kind) string {
-	_, err := a.Validate(ctx, tok, afterlogin.Expect{Kinds: []afterlogin.Kind{k}})
+	_, err := a.Validate(ctx, tok, afterlogin.Expect{Kinds: []afterlogin.Kind{k}, CanRenew: k == afterlogin.KindSession})
 	switch {
 	case err == nil:
 		return "good"

@@ -39,7 +39,8 @@ func TestNothingAnsweredIsLostInACrash(t *testing.T) {
 type person struct {
 	mu      sync.Mutex
 	subject string
-	token   afterlogin.Token
+	app     bool             // it signs in and goes on by an offline grant
+	token   afterlogin.Token // of the session, or the refresh token
 	id      afterlogin.SessionID
 	state   []string // what a validation of token may say
 	maybe   []string // and what else, if what is under way has happened
@@ -82,7 +83,7 @@ func crashOnce(t *testing.T, keys *keyring.Ring, seed uint64) (checked int) {
 	var wg sync.WaitGroup
 	changes := make(chan struct{}, 1<<16)
 	for i := range people {
-		p := &person{subject: fmt.Sprint("subject-", seed, "-", i)}
+		p := &person{subject: fmt.Sprint("subject-", seed, "-", i), app: i%2 == 1}
 		people[i] = p
 		personal := rand.New(rand.NewPCG(seed, uint64(i)))
 		wg.Go(func() {
@@ -113,12 +114,13 @@ func crashOnce(t *testing.T, keys *keyring.Ring, seed uint64) (checked int) {
 	crashed := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng})
 	type expectation struct {
 		token   afterlogin.Token
+		kind    afterlogin.Kind
 		allowed []string
 	}
 	var expected []expectation
 	for _, p := range people {
 		if !p.token.IsZero() {
-			expected = append(expected, expectation{p.token, slices.Concat(p.state, p.maybe)})
+			expected = append(expected, expectation{p.token, p.kind(), slices.Concat(p.state, p.maybe)})
 		}
 		checked += p.acked
 		p.mu.Unlock()
@@ -138,8 +140,8 @@ func crashOnce(t *testing.T, keys *keyring.Ring, seed uint64) (checked int) {
 	after := authority(t, s, keys, c, policy)
 	defer after.Close()
 	for _, e := range expected {
-		if got := answer(after, e.token); !slices.Contains(e.allowed, got) {
-			t.Errorf("after the crash a session is %s, want one of %v", got, e.allowed)
+		if got := standing(after, e.token, e.kind); !slices.Contains(e.allowed, got) {
+			t.Errorf("after the crash a %v is %s, want one of %v", e.kind, got, e.allowed)
 		}
 	}
 	if _, err := after.Issue(ctx, afterlogin.IssueRequest{Subject: "next"}); err != nil {
@@ -148,16 +150,34 @@ func crashOnce(t *testing.T, keys *keyring.Ring, seed uint64) (checked int) {
 	return checked
 }
 
+func (p *person) kind() afterlogin.Kind {
+	if p.app {
+		return afterlogin.KindRefresh
+	}
+	return afterlogin.KindSession
+}
+
 // act does the next thing that the person does, and notes what was answered.
 func (p *person) act(a *afterlogin.Authority, rng *rand.Rand) error {
 	if p.token.IsZero() || !slices.Contains(p.state, "good") {
 		in, err := a.Issue(ctx, afterlogin.IssueRequest{Subject: p.subject})
+		if err == nil && p.app {
+			var g afterlogin.Grant
+			g, err = a.IssueGrant(ctx, in.Session, afterlogin.GrantRequest{Client: "app", Offline: true})
+			in = g.Refresh
+		}
 		if err == nil {
 			p.answered(in.Token, in.Session.ID, "good")
 		}
 		return err
 	}
 	switch n := rng.IntN(10); {
+	case n < 6 && p.app:
+		g, err := a.Refresh(ctx, p.token, afterlogin.RefreshRequest{Client: "app"})
+		if err == nil {
+			p.answered(g.Refresh.Token, g.Refresh.Session.ID, "good")
+		}
+		return err
 	case n < 6:
 		// If the answer is lost, the old token is good once more, as after any lost answer.
 		next, err := a.Rotate(ctx, p.token, session())
