@@ -82,7 +82,7 @@ func run(args []string, out, errs io.Writer) int {
 }
 
 func comparisons() []comparison {
-	return slices.Concat(validateComparisons(), httpComparisons(), durableComparisons(), millionComparisons())
+	return slices.Concat(validateComparisons(), jwtComparisons(), httpComparisons(), durableComparisons(), millionComparisons())
 }
 
 func measure(c comparison, rounds int) (result, error) {

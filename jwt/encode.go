@@ -27,6 +27,13 @@ func appendText(b []byte, s string) ([]byte, bool) {
 		return b, false
 	}
 	b = append(b, '"')
+	plain := true
+	for i := range len(s) {
+		plain = plain && s[i] >= 0x20 && s[i] != '"' && s[i] != '\\'
+	}
+	if plain {
+		return append(append(b, s...), '"'), true
+	}
 	for i := range len(s) {
 		switch c := s[i]; {
 		case c == '"' || c == '\\':

@@ -173,6 +173,11 @@ func TestUnsignable(t *testing.T) {
 			t.Errorf("type %q: %v", typ, err)
 		}
 	}
+	for _, payload := range []string{"", "1", "{", "{}{}", `{"a":1,"A":2}`, `{"a":"` + strings.Repeat("a", 7000) + `"}`} {
+		if token, err := signingKeys()[jwt.EdDSA].SignPayload("token-introspection+jwt", []byte(payload)); !errors.Is(err, jwt.ErrUnsignable) || token != "" {
+			t.Errorf("payload %.20q: %v", payload, err)
+		}
+	}
 	if _, err := signingKeys()[jwt.EdDSA].Sign(jwt.TypeAccessToken, nil); !errors.Is(err, jwt.ErrUnsignable) {
 		t.Errorf("no claims: %v", err)
 	}

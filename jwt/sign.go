@@ -1,6 +1,9 @@
 package jwt
 
-import "fmt"
+import (
+	"fmt"
+	"sync"
+)
 
 // MaxSize is the greatest size of a token, in bytes.
 const MaxSize = 8 << 10
@@ -13,26 +16,39 @@ const (
 	TypeUntyped = "JWT"
 )
 
+// payloads are buffers of Sign, which is a tenth slower without them.
+var payloads = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
+
 // Sign returns a token of the type, such as TypeAccessToken, with the claims. Its header has alg, typ and kid, nothing
 // else. It returns ErrUnsignable if the type is not the end of a media type, if issuer, audience, expiry or the time of
 // issue are missing, if a private claim has the name of a registered one or is not JSON as strict as a verifier's, or if
 // the token would be over MaxSize. The token is a secret: it must not be logged.
 func (k *SigningKey) Sign(typ string, c *Claims) (string, error) {
-	payload, err := c.appendTo(make([]byte, 0, 512))
+	room := payloads.Get().(*[]byte)
+	defer payloads.Put(room)
+	payload, err := c.appendTo((*room)[:0])
 	if err != nil {
 		return "", err
 	}
-	return k.SignPayload(typ, payload)
+	if cap(payload) <= MaxSize {
+		*room = payload
+	}
+	return k.token(typ, payload)
 }
 
 // SignPayload is Sign for JSON that is no set of Claims, such as an answer of introspection (RFC 9701). It must be an
 // object that this package's strict reading passes.
 func (k *SigningKey) SignPayload(typ string, payload []byte) (string, error) {
-	if !goodType(typ) {
-		return "", fmt.Errorf("%w: the type %q is not the end of a media type, such as at+jwt", ErrUnsignable, typ)
-	}
 	if err := members(payload, nil); err != nil {
 		return "", fmt.Errorf("%w: the payload is %w", ErrUnsignable, err)
+	}
+	return k.token(typ, payload)
+}
+
+// token signs a payload that is known to be strict JSON: reading it once more takes a tenth of the time of a signature.
+func (k *SigningKey) token(typ string, payload []byte) (string, error) {
+	if !goodType(typ) {
+		return "", fmt.Errorf("%w: the type %q is not the end of a media type, such as at+jwt", ErrUnsignable, typ)
 	}
 	o := object{b: append(make([]byte, 0, 160), '{')}
 	o.text("alg", string(k.public.alg))

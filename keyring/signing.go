@@ -78,16 +78,25 @@ func moment(t time.Time) time.Time {
 // signingKeys holds the keys of all algorithms in order of their creation.
 type signingKeys []SigningKey
 
-// signer returns the index of the key that signs, -1 if there is none: of those that have begun to sign, the last.
+// signer returns the index of the key that signs, -1 if there is none: of those that have begun to sign, the last. If none
+// has, it is the first that will: a node whose clock is a little behind must not stop when a key was retired.
 func (s signingKeys) signer(alg jwt.Algorithm, now time.Time) int {
-	best := -1
+	begun, next := -1, -1
 	for i, k := range s {
-		if k.Algorithm == alg && k.key != nil && k.published(now) && !k.SignsFrom.After(now) &&
-			(best < 0 || !k.SignsFrom.Before(s[best].SignsFrom)) {
-			best = i
+		switch {
+		case k.Algorithm != alg || k.key == nil || !k.published(now):
+		case k.SignsFrom.After(now):
+			if next < 0 || k.SignsFrom.Before(s[next].SignsFrom) {
+				next = i
+			}
+		case begun < 0 || !k.SignsFrom.Before(s[begun].SignsFrom):
+			begun = i
 		}
 	}
-	return best
+	if begun < 0 {
+		return next
+	}
+	return begun
 }
 
 // newest returns the index of the key without a successor, -1 if there is none.

@@ -147,6 +147,9 @@ func TestRetireSigning(t *testing.T) {
 		if signerID(t, r, jwt.EdDSA, noon) != next.ID || next.ID == old.ID || publishes(r, old.ID, noon) || !publishes(r, next.ID, noon) {
 			t.Errorf("%+v", r.SigningKeys())
 		}
+		if got := signerID(t, r, jwt.EdDSA, after(-1)); got != next.ID {
+			t.Errorf("a node whose clock is a minute behind signs with %s", got)
+		}
 		if list := r.SigningKeys(); !list[0].Retired || !list[0].Until.Equal(noon) {
 			t.Errorf("%+v", list[0])
 		}

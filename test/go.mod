@@ -1,12 +1,16 @@
 module github.com/afterlogin/afterlogin/test
 
-go 1.26.0
+go 1.26.4
 
 require (
 	github.com/afterlogin/afterlogin v0.1.0
 	github.com/afterlogin/afterlogin/store/pebblestore v0.1.0
 	github.com/afterlogin/afterlogin/store/storetest v0.1.0
+	github.com/c2sp/wycheproof v0.0.0-20260902155932-3fa63dd0344a
 	github.com/cockroachdb/pebble/v2 v2.1.7
+	github.com/go-jose/go-jose/v4 v4.1.8
+	github.com/golang-jwt/jwt/v5 v5.3.1
+	pgregory.net/rapid v1.3.0
 )
 
 require (
@@ -40,5 +44,4 @@ require (
 	golang.org/x/sys v0.18.0 // indirect
 	golang.org/x/text v0.14.0 // indirect
 	google.golang.org/protobuf v1.33.0 // indirect
-	pgregory.net/rapid v1.3.0 // indirect
 )
