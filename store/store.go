@@ -96,11 +96,13 @@ type Store interface {
 	// only when they are durable.
 	Watch(ctx context.Context, since Cursor) (iter.Seq2[Event, error], error)
 
-	// Notify has f called with the root (or the subject's id) of every Apply that changed a record, or that found a mark
-	// already made: the Apply that made it may not have come to its call yet. In a store that one
+	// Notify has f called with the root (or the subject's id) of every Apply that changed a record that was there. One that
+	// only made new records need not be told of: nobody can have kept anything of them. In a store that one
 	// process owns, f is called after the change is durable and before Apply returns, so that what a caller derived
-	// from a record and drops in f is never older than an answered change. f must be quick and call no method of the
-	// store. The returned function ends the calls.
+	// from a record and drops in f is never older than an answered change. That holds for an Apply that finds its mark
+	// already made, too: the Apply that made the mark may still be about to call f, and the one that finds it must not
+	// return before those calls have been made. It need not call f itself, and may. f must be quick and call no method
+	// of the store. The returned function ends the calls.
 	Notify(f func(root ID)) (stop func())
 
 	// Purge removes every record whose bucket is not after b and not [NoBucket], however it is marked, and what the

@@ -72,7 +72,7 @@ func (s *Store) Apply(ctx context.Context, root store.ID, ops ...store.Op) error
 		return err
 	}
 	for i := range ops {
-		if ops[i].Kind != store.OpEvent {
+		if ops[i].Kind == store.OpMark || ops[i].Kind == store.OpPut && ops[i].Expect != 0 {
 			s.notify(root)
 			break
 		}

@@ -65,7 +65,7 @@ func (s *Store) prepare(root store.ID, ops []store.Op) (*commit, error) {
 		if c == nil {
 			c = s.newCommit(root)
 		}
-		c.changed = true
+		c.changed = c.changed || old != nil
 		if err := c.set(r); err != nil {
 			c.drop()
 			return nil, err
@@ -115,8 +115,9 @@ type commit struct {
 	events  []store.Event
 	buf     []byte // scratch
 	last    uint64 // the number of the last of the events
-	changed bool   // a record changed, so that listeners are called
+	changed bool   // a record that was there changed, so that listeners are called
 	lossy   bool   // nobody waits for the disk
+	waits   bool   // counted in pending
 	err     error
 	done    chan error // of capacity 1; gets the outcome
 }
@@ -147,6 +148,8 @@ func (c *commit) recycle() {
 
 // submit hands the commit to the applier and waits for the outcome.
 func (s *Store) submit(ctx context.Context, c *commit) error {
+	c.waits = true
+	s.pending.begin()
 	select {
 	case s.commits <- c:
 	case <-ctx.Done():
@@ -168,8 +171,12 @@ func (s *Store) submit(ctx context.Context, c *commit) error {
 	}
 }
 
-// release lets go of the roots that the commit holds.
+// release lets go of the roots that the commit holds: it is on the disk, or will never be.
 func (c *commit) release() {
+	if c.waits {
+		c.waits = false
+		c.s.pending.end()
+	}
 	if !c.root.IsZero() {
 		c.s.roots.release(c.root)
 	}

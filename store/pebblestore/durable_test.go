@@ -182,6 +182,47 @@ func TestNoAnswerBeforeTheDisk(t *testing.T) {
 	until(t, "the other root is not marked", func() bool { return get(t, s, other.ID).Marked == now })
 }
 
+// Nobody waits for a Touch. But an Apply that was in the queue behind it takes the root over, and is waited for.
+func TestTouchHandsOver(t *testing.T) {
+	fs := newGateFS(vfs.NewCrashableMem())
+	s := openOn(t, "data", Options{FS: fs})
+	r := session(1, "alice")
+	apply(t, s, r.ID, store.Put(r, 0))
+	if !s.roots.try(r.ID) { // as Touch does
+		t.Fatal("the root is held")
+	}
+	revoked := make(chan error, 1)
+	go func() { revoked <- s.Apply(t.Context(), r.ID, store.Mark(r.ID, now, "signed out")) }()
+	until(t, "Apply does not wait", func() bool { _, writers := s.roots.waiting(r.ID); return writers == 1 })
+	if got := get(t, s, r.ID); got.Marked != 0 { // and does not wait for a Touch
+		t.Fatalf("Get = %+v before the mark", got)
+	}
+	open := fs.hold()
+	defer open()
+	s.roots.release(r.ID)
+	<-fs.held
+	until(t, "the write is never visible", func() bool {
+		seen, err := s.read(r.ID)
+		return err == nil && seen.Marked != 0
+	})
+	answered := make(chan *store.Record, 1)
+	go func() { answered <- get(t, s, r.ID) }()
+	until(t, "Get does not wait", func() bool {
+		readers, _ := s.roots.waiting(r.ID)
+		return readers || len(answered) > 0
+	})
+	if len(answered) > 0 {
+		t.Fatalf("Get = %+v before the disk had it", <-answered)
+	}
+	open()
+	if err := <-revoked; err != nil {
+		t.Fatal(err)
+	}
+	if got := <-answered; got.Marked != now {
+		t.Errorf("Get = %+v, want it marked", got)
+	}
+}
+
 // before returns an id that sorts just before id.
 func (s *Store) before(id store.ID) store.ID {
 	b := id.Append(nil)

@@ -32,6 +32,8 @@ type Store struct {
 	events events
 	space  space
 
+	pending pending
+
 	// open is held for reading by running calls, and by Close for writing.
 	open   sync.RWMutex
 	closed bool

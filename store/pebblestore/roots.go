@@ -90,11 +90,11 @@ func (r *roots) release(root store.ID) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	h := sh.held[root]
+	sh.turns.Add(1) // before those who waited go on and look at it
 	if h.over != nil {
 		close(h.over)
 		h.over = nil
 	}
-	sh.turns.Add(1)
 	if len(h.queue) > 0 {
 		h.durable = true
 		close(h.queue[0])

@@ -145,7 +145,14 @@ func TestFaultyEvents(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := storetest.NewFaulty(memstore.New(), func(c storetest.Call) storetest.Fault {
+				base := memstore.New()
+				for i := range byte(4) {
+					r := root(i + 1)
+					if err := base.Apply(t.Context(), r.ID, store.Put(r, 0)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				f := storetest.NewFaulty(base, func(c storetest.Call) storetest.Fault {
 					if (c.Method == "Event" || c.Method == "Notice") && c.N == 2 {
 						return tt.fault
 					}
@@ -164,7 +171,7 @@ func TestFaultyEvents(t *testing.T) {
 				})
 				for i := range byte(4) {
 					r := root(i + 1)
-					if err := f.Apply(t.Context(), r.ID, store.Put(r, 0), store.Emit(store.Event{Type: fmt.Sprint(i + 1)})); err != nil {
+					if err := f.Apply(t.Context(), r.ID, store.Mark(r.ID, 1, ""), store.Emit(store.Event{Type: fmt.Sprint(i + 1)})); err != nil {
 						t.Fatal(err)
 					}
 				}

@@ -273,7 +273,10 @@ func (m *machine) compare(rt *rapid.T, ops []store.Op, err error) {
 	if err != nil {
 		rt.Fatalf("Apply(%+v) = %v, want nil", ops, err)
 	}
+	changed := false // something that was there
 	for id, r := range after {
+		_, was := m.records[id]
+		changed = changed || was
 		m.records[id] = r
 	}
 	for _, op := range ops {
@@ -281,7 +284,7 @@ func (m *machine) compare(rt *rapid.T, ops []store.Op, err error) {
 			m.events = append(m.events, op.Event.Detail)
 		}
 	}
-	if len(after) > 0 {
+	if changed {
 		m.told = append(m.told, ops[0].ID.Root())
 	}
 	m.remember(ops)
