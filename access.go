@@ -2,8 +2,11 @@ package afterlogin
 
 import (
 	"context"
+	"strings"
 	"time"
+	"unicode/utf8"
 
+	"github.com/afterlogin/afterlogin/jwt"
 	"github.com/afterlogin/afterlogin/store"
 )
 
@@ -20,13 +23,14 @@ type AccessRequest struct {
 	Lifetime time.Duration
 	// JWT asks for a signed token, which services verify without a call. Config.Issuer must be set.
 	JWT bool
-	// Actor is who acts for the subject, if it is not the subject (RFC 8693, act).
+	// Actor is who acts for the subject, if it is not the subject (RFC 8693, act). Who acted before stays behind it; empty:
+	// whoever acts with the parent.
 	Actor string
 }
 
 func (r *AccessRequest) check() error {
-	if len(r.Client) > store.MaxText || len(r.Actor) > store.MaxText {
-		return badRequest("client, actor: over %d bytes", store.MaxText)
+	if len(r.Client) > store.MaxText || len(r.Actor) > store.MaxText || !utf8.ValidString(r.Client) || !utf8.ValidString(r.Actor) || strings.Contains(r.Actor, "\n") {
+		return badRequest("client, actor: over %d bytes, or not UTF-8", store.MaxText)
 	}
 	if r.Lifetime < 0 || r.Lifetime > 0 && r.Lifetime < time.Second {
 		return badRequest("lifetime: %v is under a second", r.Lifetime)
@@ -50,6 +54,13 @@ func (a *Authority) IssueAccess(ctx context.Context, s *Session, r AccessRequest
 	x, err := a.live(ctx, s)
 	if err != nil {
 		return Issued{}, err
+	}
+	if s.Kind == KindJWT { // it has no record that could say when it ends
+		left := s.Absolute.Sub(x.now)
+		if left < time.Second {
+			return Issued{}, &Refusal{Reason: ReasonExpired, Session: s.ID, At: s.Absolute}
+		}
+		r.Lifetime = shorter(left, r.Lifetime)
 	}
 	if err := a.budget(x); err != nil {
 		return Issued{}, err
@@ -94,16 +105,28 @@ func (a *Authority) accessState(x *exam, s *Session, r *AccessRequest) (*state, 
 		return nil, err
 	}
 	return &state{
-		policy: PolicyAccess, scopes: scopes, audience: audience, actor: r.Actor, above: above,
+		policy: PolicyAccess, scopes: scopes, audience: audience, actor: actors(r.Actor, s.actors), above: above,
 		authAt: x.state.authAt, methods: x.state.methods, device: x.state.device,
 	}, nil
+}
+
+// actors puts the one who acts now in front of those who acted before, one a line.
+func actors(now, before string) string {
+	switch {
+	case now == "":
+		return before
+	case before == "":
+		return now
+	}
+	all := strings.SplitN(now+"\n"+before, "\n", jwt.MaxActors+1)
+	return strings.Join(all[:min(len(all), jwt.MaxActors)], "\n")
 }
 
 func forWhom(client string) string {
 	if client == "" {
 		return "no client"
 	}
-	return "client " + client[:min(len(client), 400)]
+	return "client " + strings.ToValidUTF8(client[:min(len(client), 400)], "")
 }
 
 // unlikely says of a conflict with a record that nobody else can know of that its random id came twice.

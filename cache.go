@@ -92,7 +92,7 @@ type entry struct {
 	renewalAt  int64 // when a renewal is due; 0: never
 	verifier   [opaque.VerifierSize]byte
 	sight      store.ID
-	sightFrom  int64    // not before this time
+	sightFrom  int64    // as of this time at the earliest
 	also       store.ID // what else is used with it: the root of a session on another host
 	session    Session  // as Validate returns it; never changed
 	place      int      // in the ring

@@ -31,6 +31,19 @@ func (a *Authority) live(ctx context.Context, s *Session) (*exam, error) {
 	return a.examine(ctx, s.record)
 }
 
+// signedIn is live for what only a person's own session may do: what is made below it reaches further than any token that
+// was given to somebody else.
+func (a *Authority) signedIn(ctx context.Context, s *Session, what string) (*exam, error) {
+	if s == nil || s.Kind != KindSession || s.Anonymous() {
+		return nil, badRequest("%s needs the session that somebody signed in to, not a token made from it", what)
+	}
+	x, err := a.live(ctx, s)
+	if err == nil && (Kind(x.rec.Kind) != KindSession || x.root().rec.Subject == "") {
+		err = badRequest("%s needs the session that somebody signed in to", what)
+	}
+	return x, err
+}
+
 // budget counts one more token under the root.
 func (a *Authority) budget(x *exam) error {
 	root := x.root().rec
@@ -38,7 +51,7 @@ func (a *Authority) budget(x *exam) error {
 	if Kind(root.Kind) == KindClient {
 		n = 1 << 20 // a service gets its tokens below its client, and nowhere else
 	}
-	if wait := a.limits.allow(root.ID, x.now, n, perRootPeriod); wait > 0 {
+	if wait := a.budgets.allow(root.ID, x.now, n, perRootPeriod); wait > 0 {
 		return &LimitError{Session: newSessionID(Kind(root.Kind), root.ID), RetryAfter: wait}
 	}
 	return nil
@@ -51,9 +64,7 @@ type child struct {
 	token Token
 }
 
-// newChild makes a record of the kind under x, which is live, with the secret; a fresh one if secret is nil. It ends with
-// x at the latest. ref, if it is not nil, is the id within the root, which decides nothing about the expiry but must
-// have been made for it.
+// newChild makes a record of the kind under x, which is live, with a fresh secret. It ends with x at the latest.
 func (a *Authority) newChild(x *exam, kind Kind, st *state, life time.Duration, client string) (*child, error) {
 	absolute := a.childEnd(x, life)
 	return a.makeChild(x, kind, st, absolute, client, a.childID(x, absolute), nil)
@@ -76,22 +87,40 @@ func (a *Authority) childID(x *exam, absolute int64) store.ID {
 	return store.NewChildID(x.root().rec.ID, store.BucketOf(absolute), random)
 }
 
-// makeChild seals the record. The state's verifier is set here.
+// makeChild makes the record with the id, and with the secret or, if that is nil, a fresh one.
 func (a *Authority) makeChild(x *exam, kind Kind, st *state, absolute int64, client string, id store.ID, secret *[opaque.SecretSize]byte) (*child, error) {
-	ms := x.now.UnixMilli()
+	return a.newRecord(&store.Record{
+		ID: id, Kind: byte(kind), Tenant: x.root().rec.Tenant, Client: client, Created: x.now.UnixMilli(), Absolute: absolute,
+	}, st, secret)
+}
+
+// newRoot makes a root of the subject of x, with the fresh stamp of its subject as of now: the stamp of x may be that of a
+// session that a "sign out everywhere else" spared.
+func (a *Authority) newRoot(x *exam, kind Kind, st *state, absolute int64, client string) (*child, error) {
+	of := x.root().rec
+	var random [14]byte
+	rand.Read(random[:])
+	if x.subject != nil {
+		st.stamp = x.subject.epochs
+	}
+	return a.newRecord(&store.Record{
+		ID: store.NewRootID(store.BucketOf(absolute), random, of.Tenant, of.Subject), Kind: byte(kind),
+		Tenant: of.Tenant, Subject: of.Subject, Client: client, Created: x.now.UnixMilli(), Absolute: absolute,
+	}, st, nil)
+}
+
+// newRecord completes and seals a first generation.
+func (a *Authority) newRecord(rec *store.Record, st *state, secret *[opaque.SecretSize]byte) (*child, error) {
 	if secret == nil {
 		fresh := newSecret()
 		secret = &fresh
 	}
-	st.generation, st.renewed, st.op = 1, ms, newOp()
-	st.verifier = opaque.Verifier(id, 1, secret)
+	rec.LastSeen = rec.Created
+	st.generation, st.renewed, st.op = 1, rec.Created, newOp()
+	st.verifier = opaque.Verifier(rec.ID, 1, secret)
 	payload, err := st.encode()
 	if err != nil {
 		return nil, err
-	}
-	rec := &store.Record{
-		ID: id, Kind: byte(kind), Tenant: x.root().rec.Tenant, Client: client,
-		Created: ms, Absolute: absolute, LastSeen: ms,
 	}
 	return &child{standpoint{rec, st, a.policy(st.policy)}, a.put(rec, 0, payload), a.token(rec, 1, *secret)}, nil
 }
@@ -120,7 +149,7 @@ func (x *exam) examOf(c *child) *exam {
 	return out
 }
 
-// checkList checks a list of audiences, or of whatever may be long.
+// checkAudience checks a list of audiences.
 func checkAudience(list []string) error {
 	if len(list) > maxAudience {
 		return badRequest("audience: %d of them, the most is %d", len(list), maxAudience)
@@ -146,9 +175,9 @@ func narrower(x *exam, have, want []string) ([]string, error) {
 }
 
 // wanted is a digest of what an access token is asked for.
-func wanted(scopes, audience []string) (h [8]byte) {
-	var b []byte
-	for _, list := range [][]string{scopes, audience} {
+func wanted(st *state, life time.Duration) (h [8]byte) {
+	b := binary.BigEndian.AppendUint64(appendText(nil, st.actor), uint64(life))
+	for _, list := range [][]string{st.scopes, st.audience} {
 		list = slices.Sorted(slices.Values(list))
 		b = binary.BigEndian.AppendUint32(b, uint32(len(list)))
 		for _, s := range list {

@@ -30,12 +30,9 @@ func (a *Authority) IssueCode(ctx context.Context, s *Session, r CodeRequest) (I
 	case len(r.Detail) > 4<<10:
 		return Issued{}, badRequest("detail: over 4 KiB")
 	}
-	x, err := a.live(ctx, s)
+	x, err := a.signedIn(ctx, s, "a code")
 	if err != nil {
 		return Issued{}, err
-	}
-	if Kind(x.root().rec.Kind) != KindSession || x.root().rec.Subject == "" {
-		return Issued{}, badRequest("a code needs a session that somebody signed in to")
 	}
 	return a.once(ctx, x, KindCode, PolicyCode, r.Client, r.Detail, r.Lifetime)
 }
@@ -117,7 +114,10 @@ func (a *Authority) redeem(ctx context.Context, x *exam, check func(*Code) (Gran
 	if err != nil {
 		return Grant{}, err
 	}
-	if r.Client != code.Client {
+	switch {
+	case r.Tenant != x.rec.Tenant:
+		return Grant{}, x.refusal(ReasonWrongTenant, "", time.Time{})
+	case r.Client != code.Client:
 		return Grant{}, x.refusal(ReasonWrongClient, "", time.Time{})
 	}
 	if err := r.check(); err != nil {
@@ -150,22 +150,49 @@ func (a *Authority) redeem(ctx context.Context, x *exam, check func(*Code) (Gran
 		if err := p.lookBack(ctx, a); err != nil {
 			return Grant{}, err
 		}
+		if err := a.lookBackAtCode(ctx, x, p); err != nil {
+			return Grant{}, err
+		}
 	}
-	return p.grant(a)
+	return p.grant(), nil
+}
+
+// lookBackAtCode ends an offline grant that was made while the code was replayed: the replay found nothing to end yet.
+func (a *Authority) lookBackAtCode(ctx context.Context, x *exam, p *plan) error {
+	rs, err := a.store.Get(ctx, x.rec.ID)
+	if err != nil {
+		return unavailable("read", err)
+	}
+	if rs[0] == nil || rs[0].Marked == 0 {
+		return nil
+	}
+	ctx, cancel := unhurried(ctx)
+	defer cancel()
+	if err := a.revoke(ctx, p.refresh.rec, p.refresh.rec, ReasonUsed); err != nil {
+		return err
+	}
+	return x.refusal(ReasonUsed, "", x.now)
 }
 
 // replayed refuses a code that was redeemed before, and ends what came of it unless it is the client's own second try.
 func (a *Authority) replayed(ctx context.Context, x *exam, code *Code, check func(*Code) (GrantRequest, error)) error {
 	used := fromMillis(x.state.used)
 	refusal := x.refusal(ReasonUsed, "", used)
-	if _, err := check(code); err == nil && x.now.Sub(used) < codeRetry {
-		return refusal
-	}
-	if x.state.made.IsZero() { // it was redeemed for a JWT, of which there is no record: its time is short
+	if r, err := check(code); err == nil && r.Client == code.Client && x.now.Sub(used) < codeRetry {
 		return refusal
 	}
 	ctx, cancel := unhurried(ctx)
 	defer cancel()
+	if x.rec.Marked == 0 { // first of all: who is redeeming it at this moment looks back
+		err := a.apply(ctx, x.rec.ID.Root(), nil, store.Mark(x.rec.ID, x.now.UnixMilli(), string(ReasonUsed)),
+			store.Emit(x.event(EventCodeReplayed, ReasonUsed, "what it was redeemed for is ended")))
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+	}
+	if x.state.made.IsZero() { // it was redeemed for a JWT, of which there is no record: its time is short
+		return refusal
+	}
 	rs, err := a.store.Get(ctx, x.state.made)
 	switch {
 	case err != nil:
@@ -173,17 +200,12 @@ func (a *Authority) replayed(ctx context.Context, x *exam, code *Code, check fun
 	case rs[0] == nil || rs[0].Marked != 0:
 		return refusal
 	}
-	err = a.apply(ctx, x.state.made.Root(), nil, store.Mark(x.state.made, x.now.UnixMilli(), string(ReasonUsed)),
-		store.Emit(a.replayEvent(x, rs[0])))
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
+	root := x.root().rec
+	if rs[0].ID.IsRoot() { // an offline grant
+		root = rs[0]
+	}
+	if err := a.revoke(ctx, rs[0], root, ReasonUsed); err != nil && err != ErrNoSession {
 		return err
 	}
 	return refusal
-}
-
-// replayEvent is about what was made from the code, which may be of another root than the code.
-func (a *Authority) replayEvent(x *exam, made *store.Record) store.Event {
-	e := x.event(EventCodeReplayed, ReasonUsed, "what it was redeemed for has been ended")
-	e.ID = made.ID
-	return e
 }

@@ -55,17 +55,38 @@ type Event struct {
 	Subject string
 	Reason  Reason
 	Detail  string // in plain words
+	// Of a subject.signed_out: Except is the session that was spared, if any, and Everything says that API keys ended, too.
+	Except     SessionID
+	Everything bool
 }
+
+// What the detail of a subject.signed_out says. Stores keep the text; newEvent reads it.
+const (
+	detailAll        = "all sessions"
+	detailOthers     = "all sessions but "
+	detailEverything = "all sessions and API keys"
+)
 
 func newEvent(e store.Event) Event {
 	out := Event{
 		Cursor: string(e.Cursor), At: fromMillis(e.At), Type: e.Type,
 		Tenant: e.Tenant, Subject: e.Subject, Reason: Reason(e.Reason), Detail: e.Detail,
 	}
-	if !e.ID.IsZero() && !e.ID.IsSubject() {
-		out.Session = newSessionID(eventKind(e.Type), e.ID)
-		if out.Root = out.Session; e.ID.IsChild() {
-			out.Root = newSessionID(KindSession, e.ID.Root())
+	rootKind := KindSession
+	if typ, letter, ok := strings.Cut(e.Type, "@"); ok && letter != "" {
+		out.Type, rootKind = typ, Kind(letter[0])
+	}
+	switch {
+	case e.ID.IsChild():
+		out.Session, out.Root = newSessionID(eventKind(out.Type), e.ID), newSessionID(rootKind, e.ID.Root())
+	case e.ID.IsRoot():
+		out.Session = newSessionID(rootKind, e.ID)
+		out.Root = out.Session
+	}
+	if out.Type == EventSubject {
+		out.Everything = e.Detail == detailEverything
+		if id, ok := strings.CutPrefix(e.Detail, detailOthers); ok {
+			out.Except = SessionID(id)
 		}
 	}
 	return out
@@ -78,7 +99,24 @@ func eventKind(typ string) Kind {
 			return k
 		}
 	}
-	return KindSession // store.rolled_back, of whatever was presented
+	return KindSession
+}
+
+// eventType is what a store keeps as the type of an event below the root: with @ and the kind of the root behind it, if
+// that is no session, since an id alone does not say of which kind it is.
+func eventType(typ string, root *store.Record) string {
+	if Kind(root.Kind) == KindSession {
+		return typ
+	}
+	return typ + "@" + string(rune(root.Kind))
+}
+
+// eventSubject is the subject that an event below the root is about: nobody, if that is a client.
+func eventSubject(root *store.Record) string {
+	if Kind(root.Kind) == KindClient {
+		return ""
+	}
+	return root.Subject
 }
 
 // Report passes an event about a request to the configured observer, without keeping it: it is for what a stranger can

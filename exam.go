@@ -2,6 +2,7 @@ package afterlogin
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/afterlogin/afterlogin/store"
@@ -54,8 +55,8 @@ func (a *Authority) read(ctx context.Context, x *exam, id store.ID) error {
 		return unavailable("read", err)
 	}
 	a.lease.extend(sent)
-	if rs[0] == nil || rs[n-1] == nil {
-		return nil // what lives under nothing is nothing
+	if rs[0] == nil || rs[n-1] == nil || rs[0].Kind == kindData {
+		return nil // what lives under nothing is nothing, and data is no credential
 	}
 	if x.standpoint, err = a.open(rs[0], uses); err != nil || !id.IsChild() {
 		return a.withSubject(ctx, x, err)
@@ -184,7 +185,7 @@ func (p *standpoint) over(now time.Time) (why Reason, at time.Time) {
 func (p *standpoint) end() int64 {
 	end := p.rec.Absolute
 	if p.policy.Idle != 0 {
-		end = min(p.rec.LastSeen+p.policy.Idle.Milliseconds(), end)
+		end = sooner(end, p.rec.LastSeen+p.policy.Idle.Milliseconds())
 	}
 	return end
 }
@@ -197,10 +198,12 @@ func (x *exam) session() *Session {
 		Name: st.name, Policy: st.policy, Persistent: x.policy.Persistent,
 		Created: fromMillis(r.Created), LastSeen: fromMillis(r.LastSeen), Absolute: fromMillis(r.Absolute),
 		Auth:   Authentication{Methods: st.methods, At: fromMillis(st.authAt)},
-		Scopes: st.scopes, Audience: st.audience, Actor: st.actor, Networks: st.networks, Rate: int(st.rate),
+		Scopes: st.scopes, Audience: st.audience, Networks: root.state.networks, Rate: int(root.state.rate),
 		Device: st.device, Generation: st.generation, Renewed: fromMillis(st.renewed),
 		record: r.ID, rootAs: Kind(root.rec.Kind),
 	}
+	s.actors = st.actor
+	s.Actor, _, _ = strings.Cut(st.actor, "\n")
 	s.Root = s.ID
 	if r.ID.IsChild() {
 		s.Root = newSessionID(s.rootAs, root.rec.ID)

@@ -33,6 +33,9 @@ func (a *Authority) Explain(ctx context.Context, t Token, from Client) (*Explana
 		return a.explainJWT(ctx, t, ex)
 	}
 	tok, err := opaque.Parse(t.Reveal())
+	if err != nil && a.imported && couldBeImported(t.Reveal()) {
+		return a.explainImport(ctx, t, ex)
+	}
 	if !ex.step("form", err == nil, ReasonMalformed, map[bool]string{
 		true:  fmt.Sprintf("a token of kind %s, generation %d", Kind(tok.Kind), tok.Generation),
 		false: fmt.Sprintf("not a token: want al, a kind, _ and %d or %d characters in all, got %d", opaque.RootLength, opaque.ChildLength, len(t.Reveal())),
@@ -59,8 +62,23 @@ func (a *Authority) Explain(ctx context.Context, t Token, from Client) (*Explana
 	if !ex.step("generation", reason == "", reason, map[bool]string{true: x.verdictText(v), false: x.verdictText(v)}) {
 		return ex, nil
 	}
+	if x.state.used != 0 {
+		ex.step("once", false, ReasonUsed, map[bool]string{false: "redeemed before, at " + fromMillis(x.state.used).Format(time.RFC3339)})
+		return ex, nil
+	}
 	ex.Valid = true
 	return ex, nil
+}
+
+// explainImport examines what may be an API key that was made elsewhere.
+func (a *Authority) explainImport(ctx context.Context, t Token, ex *Explanation) (*Explanation, error) {
+	ex.step("form", true, "", map[bool]string{true: "not one of our tokens: an imported API key, or nothing"})
+	tok := presentedImport(t.Reveal())
+	x, err := a.look(ctx, &tok, ex.At)
+	if err != nil {
+		return nil, err
+	}
+	return a.explainStanding(x, ex), nil
 }
 
 func (e *Explanation) step(check string, ok bool, why Reason, note map[bool]string) bool {

@@ -4,9 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"time"
 
 	"github.com/afterlogin/afterlogin/jwt"
+	"github.com/afterlogin/afterlogin/store"
 )
 
 // explainJWT examines a signed token: its signature, its time, and what it was made from. Who it is for it only says.
@@ -24,27 +24,31 @@ func (a *Authority) explainJWT(ctx context.Context, t Token, ex *Explanation) (*
 	}) {
 		return ex, nil
 	}
-	var c struct {
-		SessionID string          `json:"sid"`
-		Grant     json.RawMessage `json:"grant"`
-		Expiry    int64           `json:"exp"`
-		Audience  json.RawMessage `json:"aud"`
+	var said struct {
+		Audience json.RawMessage `json:"aud"`
 	}
-	claims := &jwt.Claims{}
-	err := json.Unmarshal(payload, &c)
-	if claims.SessionID = c.SessionID; c.Grant != nil {
-		claims.Extra = map[string]json.RawMessage{grantClaim: c.Grant}
+	var aud []string
+	err := json.Unmarshal(payload, &said)
+	if err == nil && json.Unmarshal(said.Audience, &aud) != nil {
+		aud = make([]string, 1)
+		err = json.Unmarshal(said.Audience, &aud[0])
 	}
-	_, of, rerr := jwtRecords(claims)
-	if !ex.step("claims", err == nil && rerr == nil, ReasonForged, map[bool]string{
-		true:  fmt.Sprintf("for %.200s, below %.60s", c.Audience, c.SessionID),
-		false: "signed, but it names no session: another type of token",
-	}) {
-		return ex, nil
+	v := jwt.Verifier{Keys: a.jwtKeys, Issuer: a.issuer, Audience: aud, Type: jwt.TypeAccessToken, Now: a.now}
+	var c *jwt.Claims
+	if err == nil {
+		c, err = v.Verify(ctx, t.Reveal())
 	}
-	end := time.Unix(c.Expiry, 0).UTC()
-	if !ex.step("time", ex.At.Before(end), ReasonExpired, map[bool]string{
-		true: "good until " + end.Format(time.RFC3339), false: "over since " + end.Format(time.RFC3339),
+	why := ReasonForged
+	if r := ReasonOf(jwtRefusal(err)); err != nil && r != "" {
+		why = r
+	}
+	var of store.ID
+	if err == nil {
+		_, of, err = jwtRecords(c)
+	}
+	if !ex.step("claims", err == nil, why, map[bool]string{
+		true:  fmt.Sprintf("for %.200s", said.Audience),
+		false: "signed, but over, of another type, or without a session",
 	}) {
 		return ex, nil
 	}

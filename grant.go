@@ -2,8 +2,8 @@ package afterlogin
 
 import (
 	"context"
-	"crypto/rand"
 	"time"
+	"unicode/utf8"
 
 	"github.com/afterlogin/afterlogin/internal/opaque"
 	"github.com/afterlogin/afterlogin/keyring"
@@ -12,6 +12,7 @@ import (
 
 // GrantRequest says what OAuth grant to make: a refresh token and the first access token with it.
 type GrantRequest struct {
+	Tenant uint32
 	Client string // required
 	// Public says that the client cannot keep a secret: the shorter of the two policies.
 	Public bool
@@ -39,11 +40,11 @@ type Grant struct {
 }
 
 func (r *GrantRequest) check() error {
-	if r.Client == "" || len(r.Client) > store.MaxText {
-		return badRequest("client: want 1 to %d bytes", store.MaxText)
+	if r.Client == "" || len(r.Client) > store.MaxText || !utf8.ValidString(r.Client) {
+		return badRequest("client: want 1 to %d bytes of UTF-8", store.MaxText)
 	}
-	if len(r.Name) > 128 {
-		return badRequest("name: over 128 bytes")
+	if len(r.Name) > 128 || !utf8.ValidString(r.Name) {
+		return badRequest("name: over 128 bytes, or not UTF-8")
 	}
 	if err := checkNames("scope", r.Scopes, maxScopes); err != nil {
 		return err
@@ -62,7 +63,7 @@ func (a *Authority) IssueGrant(ctx context.Context, s *Session, r GrantRequest) 
 	if err := r.check(); err != nil {
 		return Grant{}, err
 	}
-	x, err := a.live(ctx, s)
+	x, err := a.signedIn(ctx, s, "a grant")
 	if err != nil {
 		return Grant{}, err
 	}
@@ -79,7 +80,7 @@ func (a *Authority) IssueGrant(ctx context.Context, s *Session, r GrantRequest) 
 	if err := p.lookBack(ctx, a); err != nil {
 		return Grant{}, err
 	}
-	return p.grant(a)
+	return p.grant(), nil
 }
 
 // plan is a grant that is about to be made: what is written, and what is handed out.
@@ -89,7 +90,7 @@ type plan struct {
 	access  *child // nil: a JWT
 	made    *exam  // the grant's own
 	r       *GrantRequest
-	jwt     *state
+	signed  Issued // the JWT
 }
 
 // planGrant makes the records of a grant under x, whose root must be a session.
@@ -111,13 +112,16 @@ func (a *Authority) planGrant(x *exam, r *GrantRequest) (*plan, error) {
 	if len(access.Scopes) == 0 {
 		access.Scopes = r.Scopes
 	}
+	if r.Bare && len(r.Scopes) > 0 && !has(r.Scopes, access.Scopes) {
+		return nil, x.refusal(ReasonScope, "", time.Time{})
+	}
 	st, err := a.accessState(p.made, p.made.session(), &access)
 	if err != nil {
 		return nil, err
 	}
-	if r.Access.JWT {
-		p.jwt = st
-		return p, nil
+	if r.Access.JWT { // signed before anything is written: what cannot be signed costs nothing
+		p.signed, err = a.signAccess(p.made, st, &access)
+		return p, err
 	}
 	if p.refresh != nil {
 		st.madeBy = 1
@@ -149,25 +153,11 @@ func (a *Authority) planRefresh(p *plan) error {
 		p.made = x.examOf(p.refresh)
 		return nil
 	}
-	// The stamp is that of now: the session may be the one that a "sign out everywhere else" spared.
-	st.origin, st.stamp = root.rec.ID, x.subject.epochs
-	absolute := x.now.Add(life).UnixMilli()
-	var random [14]byte
-	rand.Read(random[:])
-	id := store.NewRootID(store.BucketOf(absolute), random, root.rec.Tenant, root.rec.Subject)
-	secret := newSecret()
-	ms := x.now.UnixMilli()
-	st.generation, st.renewed, st.op = 1, ms, newOp()
-	st.verifier = opaque.Verifier(id, 1, &secret)
-	payload, err := st.encode()
-	if err != nil {
+	st.origin = root.rec.ID
+	var err error
+	if p.refresh, err = a.newRoot(x, KindRefresh, st, x.now.Add(life).UnixMilli(), r.Client); err != nil {
 		return err
 	}
-	rec := &store.Record{
-		ID: id, Kind: byte(KindRefresh), Tenant: root.rec.Tenant, Subject: root.rec.Subject, Client: r.Client,
-		Created: ms, Absolute: absolute, LastSeen: ms,
-	}
-	p.refresh = &child{standpoint{rec, st, a.policy(st.policy)}, a.put(rec, 0, payload), a.token(rec, 1, secret)}
 	p.made = &exam{now: x.now, standpoint: p.refresh.standpoint, subject: x.subject}
 	return nil
 }
@@ -221,22 +211,23 @@ func (p *plan) lookBack(ctx context.Context, a *Authority) error {
 }
 
 // grant returns what the client gets.
-func (p *plan) grant(a *Authority) (g Grant, err error) {
+func (p *plan) grant() (g Grant) {
 	if p.refresh != nil {
 		g.Refresh = Issued{Token: p.refresh.token, Session: p.made.session()}
 	}
 	if p.access != nil {
 		g.Access = Issued{Token: p.access.token, Session: p.made.examOf(p.access).session()}
-		return g, nil
+	} else {
+		g.Access = p.signed
 	}
-	g.Access, err = a.signAccess(p.made, p.jwt, &p.r.Access)
-	return g, err
+	return g
 }
 
 // RefreshRequest says what comes with a refresh token.
 type RefreshRequest struct {
+	Tenant uint32
 	Client string // who presents it, authenticated if it can be; required
-	// Scopes and Audience narrow the access token; the grant stays what it is.
+	// Access narrows the access token, and says what it is to be; the grant stays what it is.
 	Access AccessRequest
 }
 
@@ -255,7 +246,7 @@ func (a *Authority) Refresh(ctx context.Context, t Token, r RefreshRequest) (Gra
 		return Grant{}, err
 	}
 	r.Access.Client = r.Client
-	e := Expect{Kinds: []Kind{KindRefresh}, Client: r.Client, CanRenew: true}
+	e := Expect{Kinds: []Kind{KindRefresh}, Tenant: r.Tenant, Client: r.Client, CanRenew: true}
 	tok, err := a.parse(t, nil)
 	if err != nil {
 		return Grant{}, err
@@ -264,9 +255,6 @@ func (a *Authority) Refresh(ctx context.Context, t Token, r RefreshRequest) (Gra
 		x, err := a.look(ctx, &tok, a.now())
 		if err != nil {
 			return Grant{}, err
-		}
-		if x.rec != nil {
-			e.Tenant = x.rec.Tenant
 		}
 		s, v, err := a.decide(ctx, x, &e)
 		if err != nil {
@@ -305,6 +293,13 @@ func (a *Authority) refreshOnce(ctx context.Context, t Token, x *exam, s *Sessio
 // refreshed makes the next generation and its first access token: one conditional write.
 func (a *Authority) refreshed(ctx context.Context, x *exam, st *state, r *RefreshRequest) (Grant, error) {
 	var access *child
+	var signed Issued
+	if r.Access.JWT { // before the refresh token is used up
+		var err error
+		if signed, err = a.signAccess(x, st, &r.Access); err != nil {
+			return Grant{}, err
+		}
+	}
 	how := rotation{}
 	how.with = func(next *state, secret *[opaque.SecretSize]byte) ([]store.Op, error) {
 		if r.Access.JWT {
@@ -324,13 +319,11 @@ func (a *Authority) refreshed(ctx context.Context, x *exam, st *state, r *Refres
 	if x.rec.ID.IsChild() { // whoever refreshes uses the session that it is under
 		a.touches.add(x.rec.ID.Root(), x.now.UnixMilli(), 0, false)
 	}
-	g := Grant{Refresh: got}
+	g := Grant{Refresh: got, Access: signed}
 	if access != nil {
 		g.Access = Issued{Token: access.token, Session: x.examOf(access).session()}
-		return g, nil
 	}
-	g.Access, err = a.signAccess(x, st, &r.Access)
-	return g, err
+	return g, nil
 }
 
 // mint derives an access token from the refresh token of the grant's newest generation, and notes in next that it did.
@@ -343,7 +336,7 @@ func (a *Authority) mint(x *exam, next *state, refresh *[opaque.SecretSize]byte,
 		if key, ok := a.keys.Key(keyring.Rotation, l.key); ok {
 			s := opaque.Access(key, id, next.generation, &l.nonce, refresh)
 			secret = &s
-			next.minted = append(next.minted, mint{refOf(id), wanted(st.scopes, st.audience)})
+			next.minted = append(next.minted, mint{refOf(id), wanted(st, r.Access.Lifetime)})
 		}
 	}
 	return a.makeChild(x, KindAccess, st, absolute, r.Client, id, secret)
@@ -358,7 +351,7 @@ func (a *Authority) mintMore(ctx context.Context, x *exam, refresh Issued, secre
 		g.Access, err = a.signAccess(x, st, &r.Access)
 		return g, err
 	}
-	want := wanted(st.scopes, st.audience)
+	want := wanted(st, r.Access.Lifetime)
 	for _, m := range x.state.minted {
 		if m.want == want {
 			if again, err := a.mintedBefore(ctx, x, m, &secret); err != nil || !again.Token.IsZero() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 
 	"github.com/afterlogin/afterlogin/internal/opaque"
 	"github.com/afterlogin/afterlogin/store"
@@ -49,7 +50,8 @@ func importedID(sum [32]byte) store.ID {
 // KindAPIKey. The key must have at least 128 bits of randomness: its plain hash is all that is between a leak of the
 // store's keys and the key.
 //
-// Importing a hash again is ErrBadRequest.
+// Importing a hash again is ErrBadRequest, in whichever tenant, and also after the key was revoked or has ended: its
+// record stays, so that a key once taken back is never good again.
 func (a *Authority) ImportKey(ctx context.Context, r IssueRequest, sum [32]byte) (*Session, error) {
 	if !a.imported {
 		return nil, badRequest("imported keys are not accepted: set Config.ImportedKeys first")
@@ -72,6 +74,21 @@ func ParseKeyHash(text string) (sum [32]byte, err error) {
 		return sum, badRequest("hash: want the SHA-256 of the key, 64 hexadecimal digits")
 	}
 	return [32]byte(b), nil
+}
+
+// decodeHash decodes a hash in hexadecimal or in one of the forms of base64.
+func decodeHash(text string) ([]byte, error) {
+	if len(text) == 64 {
+		return hex.DecodeString(text)
+	}
+	var err error
+	for _, e := range hashEncodings {
+		var b []byte
+		if b, err = e.DecodeString(text); err == nil {
+			return b, nil
+		}
+	}
+	return nil, err
 }
 
 var hashEncodings = []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding}

@@ -194,7 +194,7 @@ func (a *Authority) create(ctx context.Context, r *IssueRequest, p Policy, stamp
 	st := &state{
 		generation: 1, verifier: verifier, renewed: now.UnixMilli(), stamp: stamp, op: newOp(),
 		policy: r.Policy, name: r.Name, authAt: millis(r.Auth.At), methods: r.Auth.Methods, scopes: r.Scopes,
-		device: r.Device.trimmed(), imported: r.sum != nil,
+		device: r.Device.trimmed(),
 		origin: origin, audience: r.Audience, rate: uint32(r.Rate),
 	}
 	for _, p := range r.Networks {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,9 +16,9 @@ import (
 	"github.com/afterlogin/afterlogin/store"
 )
 
-// grantClaim is the private claim that names the grant that a token was made from, if that is not what sid names: its
-// end is the end of the token.
-const grantClaim = "grant"
+// underClaim is the private claim that names what a token was made from, if that is not what sid names, and what that
+// lives under, up to but not including sid: the end of any is the end of the token.
+const underClaim = "under"
 
 // openSigning checks the issuer and sees to a key to sign with.
 func (a *Authority) openSigning(alg jwt.Algorithm) error {
@@ -34,8 +35,10 @@ func (a *Authority) openSigning(alg jwt.Algorithm) error {
 	return nil
 }
 
-// looksLikeJWT reports whether the text begins as the base64url of {" does. Opaque tokens never do.
-func looksLikeJWT(t Token) bool { return strings.HasPrefix(t.Reveal(), "eyJ") }
+// looksLikeJWT reports whether the text begins as the base64url of {" does, and has the dots. Opaque tokens never do.
+func looksLikeJWT(t Token) bool {
+	return strings.HasPrefix(t.Reveal(), "eyJ") && strings.Count(t.Reveal(), ".") == 2
+}
 
 // signAccess signs an access token (RFC 9068) below x. It writes nothing.
 func (a *Authority) signAccess(x *exam, st *state, r *AccessRequest) (Issued, error) {
@@ -59,15 +62,20 @@ func (a *Authority) signAccess(x *exam, st *state, r *AccessRequest) (Issued, er
 		c.Audience = []string{a.issuer}
 	}
 	if st.actor != "" {
-		c.Actor = &jwt.Actor{Subject: st.actor}
+		for _, who := range slices.Backward(strings.Split(st.actor, "\n")) {
+			c.Actor = &jwt.Actor{Subject: who, Actor: c.Actor}
+		}
 	}
-	grant := s.Grant
-	if s.Kind == KindRefresh {
-		grant = s.ID
-	}
-	if grant != "" && grant != s.Root {
-		text, _ := json.Marshal(grant)
-		c.Extra = map[string]json.RawMessage{grantClaim: text}
+	if x.rec.ID.IsChild() {
+		under := []SessionID{s.ID}
+		for i := range x.above[:len(x.above)-1] {
+			under = append(under, newSessionID(Kind(x.above[i].rec.Kind), x.above[i].rec.ID))
+		}
+		names, err := json.Marshal(under)
+		if err != nil {
+			return Issued{}, err
+		}
+		c.Extra = map[string]json.RawMessage{underClaim: names}
 	}
 	text, err := key.Sign(jwt.TypeAccessToken, c)
 	if err != nil {
@@ -83,11 +91,12 @@ func jwtSession(s *Session, c *jwt.Claims) *Session {
 	j.Client, j.Scopes, j.Audience = c.ClientID, c.Scope, c.Audience
 	j.Created, j.Renewed, j.Absolute, j.Idle = c.IssuedAt, c.IssuedAt, c.Expiry, time.Time{}
 	j.Generation, j.renewal, j.lost = 1, false, false
-	j.Networks, j.Rate = nil, 0
-	j.Actor, j.JWTID = "", c.ID
-	if c.Actor != nil {
-		j.Actor = c.Actor.Subject
+	j.Auth = Authentication{Methods: c.AMR, At: c.AuthTime}
+	j.Actor, j.actors, j.JWTID = "", "", c.ID
+	for who := c.Actor; who != nil; who = who.Actor {
+		j.actors = actors(j.actors, who.Subject)
 	}
+	j.Actor, _, _ = strings.Cut(j.actors, "\n")
 	if s.Kind == KindRefresh {
 		j.Grant = s.ID
 	}
@@ -153,11 +162,12 @@ func jwtRecords(c *jwt.Claims) (root, of store.ID, err error) {
 		return root, of, err
 	}
 	of = root
-	if text, ok := c.Extra[grantClaim]; ok {
-		var grant SessionID
-		if err = json.Unmarshal(text, &grant); err == nil {
-			of, err = grant.parse()
+	if text, ok := c.Extra[underClaim]; ok {
+		var under []SessionID
+		if err = json.Unmarshal(text, &under); err != nil || len(under) == 0 {
+			return root, of, ErrBadSessionID
 		}
+		of, err = under[0].parse()
 	}
 	return root, of, err
 }
@@ -185,7 +195,7 @@ func (a *Authority) askJWT(ctx context.Context, id store.ID, now time.Time) (*Se
 		return nil, x.refusal(why, cause, at)
 	}
 	s := x.session()
-	if a.cache.get(id) == nil {
+	if have := a.cache.get(id); have == nil || have.generation == 0 {
 		// Of generation 0, which no token has: it only says that the record is good.
 		c := &entry{id: id, absolute: x.end(), session: *s}
 		for i := range x.above {

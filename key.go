@@ -2,11 +2,9 @@ package afterlogin
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
+	"errors"
 	"time"
 
-	"github.com/afterlogin/afterlogin/internal/opaque"
 	"github.com/afterlogin/afterlogin/store"
 )
 
@@ -36,14 +34,8 @@ func (a *Authority) RotateKey(ctx context.Context, id SessionID, overlap time.Du
 	if Kind(x.rec.Kind) != KindAPIKey {
 		return Issued{}, badRequest("%s is no API key", id)
 	}
-	if !x.state.made.IsZero() {
-		y, err := a.examine(ctx, x.state.made)
-		if err == nil {
-			return Issued{}, badRequest("%s has a successor, %s: rotate that, or revoke it first", id, y.session().ID)
-		}
-		if ReasonOf(err) == "" && err != ErrNoSession {
-			return Issued{}, err
-		}
+	if err := a.noOther(ctx, x, store.ID{}); err != nil {
+		return Issued{}, err
 	}
 	// The new key first: a crash between the two leaves one too many, which opens nothing for anybody.
 	c, err := a.sibling(x)
@@ -55,10 +47,21 @@ func (a *Authority) RotateKey(ctx context.Context, id SessionID, overlap time.Du
 	if err != nil {
 		return Issued{}, unlikely(err)
 	}
-	if err := a.outgoing(ctx, rid, c.rec.ID, overlap); err != nil {
+	made := y.session()
+	err = a.outgoing(ctx, rid, c.rec.ID, overlap)
+	if err == nil {
+		err = a.lookBack(ctx, made, c.state.origin)
+	}
+	if err != nil {
+		// Whoever ended the old key, or rotated it, at the same time did not know of this one.
+		if !errors.Is(err, ErrUnavailable) {
+			if rerr := a.Revoke(ctx, made.ID, ReasonOrigin); rerr != nil {
+				return Issued{}, rerr
+			}
+		}
 		return Issued{}, err
 	}
-	return Issued{Token: c.token, Session: y.session()}, nil
+	return Issued{Token: c.token, Session: made}, nil
 }
 
 // sibling makes a root with the settings of the examined key.
@@ -69,44 +72,34 @@ func (a *Authority) sibling(x *exam) (*child, error) {
 		rate: old.rate, origin: old.origin, stamp: old.stamp, device: old.device,
 		authAt: old.authAt, methods: old.methods,
 	}
-	if x.subject != nil {
-		st.stamp = x.subject.epochs
+	until := x.rec.Absolute
+	if !old.made.IsZero() { // it was brought forward by a rotation whose successor is over
+		until = old.until
 	}
-	ms := x.now.UnixMilli()
 	var absolute int64
-	if x.rec.Absolute != 0 {
-		absolute = ms + x.rec.Absolute - x.rec.Created
+	if until != 0 {
+		absolute = x.now.UnixMilli() + until - x.rec.Created
 	}
-	var random [14]byte
-	rand.Read(random[:])
-	id := store.NewRootID(store.BucketOf(absolute), random, x.rec.Tenant, x.rec.Subject)
-	secret := newSecret()
-	st.generation, st.renewed, st.op = 1, ms, newOp()
-	st.verifier = opaque.Verifier(id, 1, &secret)
-	payload, err := st.encode()
-	if err != nil {
-		return nil, err
-	}
-	rec := &store.Record{
-		ID: id, Kind: byte(KindAPIKey), Tenant: x.rec.Tenant, Subject: x.rec.Subject, Client: x.rec.Client,
-		Created: ms, Absolute: absolute, LastSeen: ms,
-	}
-	return &child{standpoint{rec, st, x.policy}, a.put(rec, 0, payload), a.token(rec, 1, secret)}, nil
+	return a.newRoot(x, KindAPIKey, st, absolute, x.rec.Client)
 }
 
-// outgoing notes the successor of a key and brings its end forward.
+// outgoing notes the successor of a key and brings its end forward. It fails if the key has been ended, or rotated by
+// somebody else, since its successor was made.
 func (a *Authority) outgoing(ctx context.Context, id, successor store.ID, overlap time.Duration) error {
 	for range attempts {
 		x, err := a.examine(ctx, id)
-		if ReasonOf(err) != "" || err == ErrNoSession {
-			return nil // over already
-		}
 		if err != nil {
 			return err
 		}
+		if err := a.noOther(ctx, x, successor); err != nil {
+			return err
+		}
 		st := x.state.clone()
-		st.made, st.op = successor, newOp()
 		rec := next(x.rec)
+		if st.made.IsZero() {
+			st.until = rec.Absolute
+		}
+		st.made, st.op = successor, newOp()
 		rec.Absolute = sooner(max(x.now.Add(overlap).UnixMilli(), rec.Created+1), rec.Absolute)
 		payload, err := st.encode()
 		if err != nil {
@@ -121,17 +114,17 @@ func (a *Authority) outgoing(ctx context.Context, id, successor store.ID, overla
 	return exhausted("rotate")
 }
 
-// decodeHash decodes a hash in hexadecimal or in one of the forms of base64.
-func decodeHash(text string) ([]byte, error) {
-	if len(text) == 64 {
-		return hex.DecodeString(text)
+// noOther fails if the key has a successor, other than the given one, that is good.
+func (a *Authority) noOther(ctx context.Context, x *exam, successor store.ID) error {
+	if x.state.made.IsZero() || x.state.made == successor {
+		return nil
 	}
-	var err error
-	for _, e := range hashEncodings {
-		var b []byte
-		if b, err = e.DecodeString(text); err == nil {
-			return b, nil
-		}
+	y, err := a.examine(ctx, x.state.made)
+	switch {
+	case err == nil:
+		return badRequest("%s has a successor, %s: rotate that, or revoke it first", x.session().ID, y.session().ID)
+	case ReasonOf(err) != "" || err == ErrNoSession:
+		return nil
 	}
-	return nil, err
+	return err
 }

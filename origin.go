@@ -8,18 +8,24 @@ import (
 )
 
 // RevokeFrom ends the session and everything that came from it: what lives below it, and the offline grants and API keys
-// that were made while signed in to it, and what came from those. It returns how many roots were ended. It is durable
-// when it returns nil; after an error, call it again.
+// that were made while signed in to it, with the successors of those keys. It returns how many roots were ended. It is
+// durable when it returns nil; after an error, call it again. A record that does not open is passed over until the rest
+// is done, and is then the error: it opens nothing for anybody.
 //
 // The session itself is ended first, and what is made from it meanwhile looks back: one of the two sees the other.
+//
+// Errors: ErrNoSession, also two hours after the session's absolute end, when its record is gone: then revoke by
+// subject; ErrBadRequest for what is no root; ErrUnavailable.
 func (a *Authority) RevokeFrom(ctx context.Context, id SessionID, why Reason) (int, error) {
 	rid, err := id.parse()
 	if err != nil {
 		return 0, err
 	}
+	if !rid.IsRoot() {
+		return 0, badRequest("%s lives under another session: revoke it alone, or that one", id)
+	}
 	ctx, cancel := unhurried(ctx)
 	defer cancel()
-	rid = rid.Root()
 	rs, err := a.store.Get(ctx, rid)
 	if err != nil {
 		return 0, unavailable("read", err)
@@ -28,15 +34,15 @@ func (a *Authority) RevokeFrom(ctx context.Context, id SessionID, why Reason) (i
 		return 0, ErrNoSession
 	}
 	root := rs[0]
-	if err := a.Revoke(ctx, newSessionID(Kind(root.Kind), rid), why); err != nil {
+	if err := a.Revoke(ctx, id, why); err != nil {
 		return 0, err
 	}
-	if root.Subject == "" {
+	if root.Subject == "" || Kind(root.Kind) == KindClient {
 		return 1, nil
 	}
 	ended := map[store.ID]bool{rid: true}
 	for more := true; more; {
-		if more, err = a.revokeDerived(ctx, root, ended, why); err != nil {
+		if more, err = a.revokeDerived(ctx, root, ended, why); err != nil && !more {
 			return len(ended), err
 		}
 	}
@@ -44,8 +50,8 @@ func (a *Authority) RevokeFrom(ctx context.Context, id SessionID, why Reason) (i
 }
 
 // revokeDerived ends the subject's roots that came from what has been ended, and reports whether there were any.
-func (a *Authority) revokeDerived(ctx context.Context, root *store.Record, ended map[store.ID]bool, why Reason) (bool, error) {
-	more := false
+func (a *Authority) revokeDerived(ctx context.Context, root *store.Record, ended map[store.ID]bool, why Reason) (more bool, err error) {
+	var broken error
 	for r, err := range a.store.List(ctx, store.Query{Tenant: root.Tenant, Subject: root.Subject}) {
 		if err != nil {
 			return false, unavailable("list", err)
@@ -55,17 +61,18 @@ func (a *Authority) revokeDerived(ctx context.Context, root *store.Record, ended
 		}
 		p, err := a.open(r, a.touches.peek(r.ID))
 		if err != nil {
-			return false, err
+			broken = err
+			continue
 		}
 		if !ended[p.state.origin] || p.state.origin.IsZero() {
 			continue
 		}
-		if err := a.revoke(ctx, r, r.Subject, why); err != nil && !errors.Is(err, ErrNoSession) {
+		if err := a.revoke(ctx, r, r, why); err != nil && !errors.Is(err, ErrNoSession) {
 			return false, err
 		}
 		ended[r.ID], more = true, true
 	}
-	return more, nil
+	return more, broken
 }
 
 // originOf returns the session that an API key is made in, which must be the subject's own and good.
@@ -84,7 +91,10 @@ func (a *Authority) originOf(ctx context.Context, r *IssueRequest) (store.ID, er
 	if err != nil {
 		return store.ID{}, err
 	}
-	if root := x.root().rec; root.Subject != r.Subject || root.Tenant != r.Tenant {
+	switch root := x.root().rec; {
+	case Kind(root.Kind) != KindSession:
+		return store.ID{}, badRequest("origin: %s is no session", r.Origin)
+	case root.Subject != r.Subject || root.Tenant != r.Tenant:
 		return store.ID{}, badRequest("origin: %s is another subject's", r.Origin)
 	}
 	return id.Root(), nil

@@ -89,13 +89,6 @@ func (r *reader) texts() []string {
 	return s
 }
 
-func flag(v bool) byte {
-	if v {
-		return 1
-	}
-	return 0
-}
-
 func appendText(b []byte, s string) []byte {
 	b = binary.BigEndian.AppendUint16(b, uint16(len(s)))
 	return append(b, s...)

@@ -84,6 +84,8 @@ func CheckPolicy(name string, p Policy) error {
 		return fmt.Errorf("absolute: want 1s to %v for what nobody renews", most)
 	case short && (p.Idle != 0 || p.Renewal != 0 || p.Grace != 0):
 		return fmt.Errorf("idle, renewal and grace mean nothing to %s: leave them away", name)
+	case (name == PolicyRefreshPublic || name == PolicyRefreshConfidential) && p.Renewal != 0:
+		return fmt.Errorf("renewal means nothing to %s: each use renews", name)
 	case name == PolicyClient && p != defaultPolicies[PolicyClient]:
 		return fmt.Errorf("%s cannot be changed", name)
 	}

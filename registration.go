@@ -109,9 +109,7 @@ func (a *Authority) putClient(ctx context.Context, rec *store.Record, expect uin
 		return nil, err
 	}
 	x := &exam{now: a.now(), standpoint: standpoint{rec, st, a.policy(PolicyClient)}}
-	e := x.event(event, "", forWhom(rec.Client))
-	e.Subject = ""
-	if err := a.apply(ctx, rec.ID, a.wrote(rec.ID, st.op), a.put(rec, expect, payload), store.Emit(e)); err != nil {
+	if err := a.apply(ctx, rec.ID, a.wrote(rec.ID, st.op), a.put(rec, expect, payload), store.Emit(x.event(event, "", forWhom(rec.Client)))); err != nil {
 		return nil, err
 	}
 	return x.registration(), nil
@@ -150,23 +148,28 @@ func (a *Authority) Client(ctx context.Context, tenant uint32, client string) (*
 	return x.registration(), nil
 }
 
-// Clients yields the tenant's clients. It yields an error as the last thing, if at all.
+// Clients yields the tenant's clients. It yields an error as the last thing, if at all: also one for clients whose records
+// do not open.
 func (a *Authority) Clients(ctx context.Context, tenant uint32) iter.Seq2[*Registration, error] {
 	return func(yield func(*Registration, error) bool) {
+		var broken error
 		for r, err := range a.store.List(ctx, store.Query{Tenant: tenant, Subject: clientSubject}) {
 			if err != nil {
 				yield(nil, unavailable("list", err))
 				return
 			}
 			p, err := a.open(r, a.touches.peek(r.ID))
-			if err != nil {
-				yield(nil, err)
-				return
+			if err != nil { // logged; the others can be read
+				broken = err
+				continue
 			}
 			x := &exam{now: a.now(), standpoint: p}
 			if why, _, _ := x.standing(); why == "" && !yield(x.registration(), nil) {
 				return
 			}
+		}
+		if broken != nil {
+			yield(nil, broken)
 		}
 	}
 }
@@ -178,5 +181,5 @@ func (a *Authority) RemoveClient(ctx context.Context, tenant uint32, client stri
 	if err != nil {
 		return err
 	}
-	return a.revoke(ctx, x.rec, "", ReasonAdministrator)
+	return a.revoke(ctx, x.rec, x.rec, ReasonAdministrator)
 }

@@ -67,11 +67,11 @@ func (a *Authority) bump(ctx context.Context, tenant uint32, subject string, sco
 		e := store.Event{At: now.UnixMilli(), Type: EventSubject, ID: sid, Tenant: tenant, Subject: subject, Reason: string(ReasonSignedOutAll)}
 		switch {
 		case scope == Everything:
-			e.Detail = "all sessions and API keys"
+			e.Detail = detailEverything
 		case spared != nil:
-			e.Detail = "all sessions but " + string(newSessionID(KindSession, except))
+			e.Detail = detailOthers + string(newSessionID(KindSession, except))
 		default:
-			e.Detail = "all sessions"
+			e.Detail = detailAll
 		}
 		err = a.putSubject(ctx, tenant, subject, rec, func(st *subjectState) {
 			ms := now.UnixMilli()
@@ -128,16 +128,19 @@ func (a *Authority) Revoke(ctx context.Context, id SessionID, why Reason) error 
 	if rs[0] == nil || rs[1] == nil || Kind(rs[0].Kind) == kindData {
 		return ErrNoSession
 	}
-	return a.revoke(ctx, rs[0], rs[1].Subject, why)
+	return a.revoke(ctx, rs[0], rs[1], why)
 }
 
-// revoke marks the record, which belongs to the subject.
-func (a *Authority) revoke(ctx context.Context, r *store.Record, subject string, why Reason) error {
+// revoke marks the record, which lives under the root or is it.
+func (a *Authority) revoke(ctx context.Context, r, root *store.Record, why Reason) error {
 	now := a.now().UnixMilli()
 	ops := []store.Op{store.Mark(r.ID, now, string(why))}
 	if r.Marked == 0 { // otherwise the event is out already; the write still waits until the mark is durable
-		typ := kinds[Kind(r.Kind)].event + "revoked"
-		ops = append(ops, store.Emit(store.Event{At: now, Type: typ, ID: r.ID, Tenant: r.Tenant, Subject: subject, Reason: string(why)}))
+		e := store.Event{
+			At: now, Type: eventType(kinds[Kind(r.Kind)].event+"revoked", root), ID: r.ID,
+			Tenant: r.Tenant, Subject: eventSubject(root), Reason: string(why),
+		}
+		ops = append(ops, store.Emit(e))
 	}
 	err := a.apply(ctx, r.ID.Root(), nil, ops...)
 	if errors.Is(err, store.ErrNotFound) {
@@ -156,7 +159,7 @@ func (a *Authority) RevokeToken(ctx context.Context, t Token, why Reason) (Sessi
 		return "", err
 	}
 	id := newSessionID(Kind(x.rec.Kind), x.rec.ID)
-	return id, a.revoke(ctx, x.rec, x.root().rec.Subject, why)
+	return id, a.revoke(ctx, x.rec, x.root().rec, why)
 }
 
 // genuine looks up a token that may be out of date, or whose session may be over. It fails if the token is not ours.

@@ -60,7 +60,7 @@ func (a *Authority) judge(x *exam, from clientHash) verdict {
 	if now < last.at-clockSkew.Milliseconds() {
 		return replaced // the clock went back: a grace must not get longer by it, and it is nobody's fault
 	}
-	unseen := x.rec.SeenGen < st.generation
+	unseen := x.rec.SeenGen < st.generation || x.rec.SeenAt > now
 	end := st.graceEnd(gen, x.policy)
 	if !unseen {
 		end = min(end, x.rec.SeenAt+seenGrace.Milliseconds())
@@ -177,6 +177,9 @@ func (a *Authority) rotate(ctx context.Context, t Token, how rotation) (Issued, 
 	tok, err := a.parse(t, nil)
 	if err != nil {
 		return how.no(err)
+	}
+	if k := Kind(tok.Kind); k != KindSession && k != KindAPIKey { // refresh tokens are renewed by Refresh, and nothing else is
+		return how.no(refuse(ReasonWrongKind))
 	}
 	for range attempts {
 		x, err := a.look(ctx, &tok, a.now())

@@ -118,10 +118,10 @@ type Session struct {
 	Auth       Authentication
 	Scopes     []string
 	Audience   []string       // the services that the token is for (RFC 8707); none: any
-	Actor      string         // who acts for the subject, after a token exchange (RFC 8693)
+	Actor      string         // who acts for the subject, after a token exchange (RFC 8693); see Actors
 	JWTID      string         // jti, of a JWT
-	Networks   []netip.Prefix // where an API key may be used from; none: anywhere
-	Rate       int            // how many requests a minute an API key may make on one node; 0: any number
+	Networks   []netip.Prefix // where an API key, and what lives under it, may be used from; none: anywhere
+	Rate       int            // how many requests a minute these may make on one node; 0: any number
 	Device     Client         // where it was made
 	Generation uint32         // how often the token has been renewed, and one
 	Renewed    time.Time
@@ -131,6 +131,7 @@ type Session struct {
 	Ended time.Time
 	Why   Reason
 
+	actors  string // one a line
 	record  store.ID
 	rootAs  Kind // the root's
 	renewal bool
@@ -139,6 +140,14 @@ type Session struct {
 
 // Anonymous reports whether nobody has signed in: the session only keeps data.
 func (s *Session) Anonymous() bool { return s.Subject == "" }
+
+// Actors returns who acts for the subject, and who acted before, the last one first: the nested act of RFC 8693.
+func (s *Session) Actors() []string {
+	if s.actors == "" {
+		return nil
+	}
+	return strings.Split(s.actors, "\n")
+}
 
 // RenewalDue reports whether the answer to this request should carry a renewed token, if it can: call Authority.Renew
 // when the response headers are written. It says nothing to be told to the client.

@@ -52,7 +52,7 @@ type state struct {
 	made     store.ID // what a code was redeemed for; of an API key: its successor
 	madeBy   uint32   // the generation of the grant that an access token was made with; 0: of none
 	minted   []mint   // the access tokens made with the current generation of a grant
-	imported bool     // an API key that was made elsewhere: its verifier is the SHA-256 of its text
+	until    int64    // when an API key that has a successor would have ended without it; 0: never
 	rate     uint32   // requests a minute; 0: any number
 	networks []netip.Prefix
 	audience []string
@@ -81,8 +81,10 @@ type mint struct {
 	want  [8]byte
 }
 
-// Limits of what stands in a payload.
+// Limits of what stands in a payload, and sizes of its parts.
 const (
+	linkSize    = 4 + 4 + opaque.NonceSize + 1 + 8 + 8 + opaque.VerifierSize
+	mintSize    = 9 + 8
 	maxAbove    = 4 // how deep children may stand below each other
 	maxMinted   = 8 // access tokens of one generation
 	maxNetworks = 32
@@ -164,7 +166,7 @@ func (s *state) encode() ([]byte, error) {
 	for i := range s.minted {
 		b = append(append(b, s.minted[i].child[:]...), s.minted[i].want[:]...)
 	}
-	b = append(b, flag(s.imported))
+	b = binary.BigEndian.AppendUint64(b, uint64(s.until))
 	b = binary.BigEndian.AppendUint32(b, s.rate)
 	b = append(b, byte(len(s.networks)))
 	for _, p := range s.networks {
@@ -174,7 +176,8 @@ func (s *state) encode() ([]byte, error) {
 	b = appendTexts(b, s.audience)
 	b = appendText(b, s.actor)
 	b = appendText(b, s.detail)
-	if len(b) > maxState {
+	// What renewals and refreshes add must fit, too: a session must not become one that cannot be renewed.
+	if len(b)+(ringSize-len(s.ring))*linkSize+(maxMinted-len(s.minted))*mintSize > maxState {
 		return nil, badRequest("session of %d bytes, limit %d: fewer or shorter scopes, methods or names", len(b), maxState)
 	}
 	return b, nil
@@ -243,7 +246,7 @@ func (s *state) decodeRest(r *reader) bool {
 		r.copy(s.minted[i].child[:])
 		r.copy(s.minted[i].want[:])
 	}
-	s.imported = r.byte() == 1
+	s.until = int64(r.uint64())
 	s.rate = r.uint32()
 	for range r.count(maxNetworks) {
 		var p netip.Prefix

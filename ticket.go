@@ -33,12 +33,9 @@ func (a *Authority) IssueTicket(ctx context.Context, s *Session, r TicketRequest
 	if r.Target == "" || len(r.Target) > maxTarget || strings.ContainsAny(r.Target, "\r\n\x00") || len(r.Nonce) > 256 {
 		return Issued{}, badRequest("target: want 1 to %d bytes; nonce: at most 256", maxTarget)
 	}
-	x, err := a.live(ctx, s)
+	x, err := a.signedIn(ctx, s, "a ticket")
 	if err != nil {
 		return Issued{}, err
-	}
-	if Kind(x.root().rec.Kind) != KindSession || x.root().rec.Subject == "" {
-		return Issued{}, badRequest("a ticket needs a session that somebody signed in to")
 	}
 	return a.once(ctx, x, KindTicket, PolicyTicket, "", ticketDetail(r.Target, r.Nonce), r.Lifetime)
 }

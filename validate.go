@@ -38,13 +38,18 @@ type Expect struct {
 // no write, with one exception: an out-of-date token that only a copy can still hold ends the session (if its policy
 // says so), durably, before it is refused.
 //
-// The error is a *Refusal (ErrInvalidToken) if the token is not good, and ErrUnavailable if that cannot be known now.
+// The error is a *Refusal (ErrInvalidToken) if the token is not good, ErrUnavailable if that cannot be known now, and a
+// *LimitError if an API key is used more often than it may be.
 func (a *Authority) Validate(ctx context.Context, t Token, e Expect) (*Session, error) {
 	if len(e.Kinds) == 0 {
 		return nil, badRequest("Expect.Kinds is empty: name the kinds of token that are accepted")
 	}
 	if looksLikeJWT(t) && slices.Contains(e.Kinds, KindJWT) {
-		return a.validateJWT(ctx, t, e)
+		s, err := a.validateJWT(ctx, t, e)
+		if err != nil {
+			return nil, err
+		}
+		return a.limited(s, a.now())
 	}
 	tok, err := a.parse(t, e.Kinds)
 	if err != nil {
@@ -60,8 +65,15 @@ func (a *Authority) Validate(ctx context.Context, t Token, e Expect) (*Session, 
 			return nil, err
 		}
 	}
+	return a.limited(s, now)
+}
+
+// limited counts the request, if there is a rate.
+func (a *Authority) limited(s *Session, now time.Time) (*Session, error) {
 	if s.Rate > 0 {
-		return s, a.limits.take(s, now)
+		if err := a.limits.take(s, now); err != nil {
+			return nil, err
+		}
 	}
 	return s, nil
 }
@@ -129,15 +141,15 @@ func (a *Authority) cached(tok *presented, e *Expect, now time.Time) *Session {
 func (s *Session) used(at, idle, absolute int64) {
 	s.LastSeen = fromMillis(at)
 	if idle != 0 {
-		s.Idle = fromMillis(min(at+idle, absolute))
+		s.Idle = fromMillis(sooner(at+idle, absolute))
 	}
 }
 
 // use notes that the current token was used. It writes to memory only; the toucher does the rest.
 func (a *Authority) use(c *entry, ms, seen int64) {
-	if !c.seen.Load() && ms >= c.sightFrom && c.seen.CompareAndSwap(false, true) {
+	if !c.seen.Load() && c.seen.CompareAndSwap(false, true) {
 		c.lastSeen.Store(max(ms, seen))
-		a.touches.add(c.sight, ms, c.sightGen, true)
+		a.touches.add(c.sight, max(ms, c.sightFrom), c.sightGen, true)
 	} else if ms-seen >= c.touch && c.lastSeen.CompareAndSwap(seen, ms) {
 		a.touches.add(c.id, ms, c.generation, false)
 	} else {
@@ -203,7 +215,9 @@ func (a *Authority) decide(ctx context.Context, x *exam, e *Expect) (*Session, v
 	v := a.judge(x, x.clientHash(e.From))
 	switch v {
 	case current:
-		a.sawCurrent(x, s)
+		if x.state.used == 0 {
+			a.sawCurrent(x, s)
+		}
 		s.renewal = due(x.policy, s.Renewed, x.now)
 	case graced:
 	case handOut:
@@ -215,6 +229,9 @@ func (a *Authority) decide(ctx context.Context, x *exam, e *Expect) (*Session, v
 		s.renewal, s.lost = true, true
 	default:
 		return nil, v, a.condemn(ctx, x, v)
+	}
+	if x.state.used != 0 {
+		return nil, v, x.refusal(ReasonUsed, "", fromMillis(x.state.used))
 	}
 	if why := e.lacks(s, x.now); why != "" {
 		return nil, v, x.refusal(why, "", time.Time{})
@@ -267,7 +284,7 @@ func (a *Authority) sawCurrent(x *exam, s *Session) {
 }
 
 // sightOfGrant makes the use of an access token a sign that the answer with it arrived, and so the refresh token beside
-// it: the grant's generation has been seen. Not while the refresh token before that is in its grace: whoever refreshes
+// it: the grant's generation has been seen. As of the end of the grace of the refresh token before that: whoever refreshes
 // at the same time is still handed the same answer.
 func (a *Authority) sightOfGrant(x *exam, c *entry) {
 	c.seen.Store(true)
@@ -342,8 +359,13 @@ func (x *exam) event(typ string, why Reason, detail string) store.Event {
 	if rest, ok := strings.CutPrefix(typ, kinds[KindSession].event); ok {
 		typ = kinds[Kind(x.rec.Kind)].event + rest
 	}
-	return store.Event{
-		At: x.now.UnixMilli(), Type: typ, ID: x.rec.ID, Tenant: x.rec.Tenant, Subject: x.root().rec.Subject,
+	root := x.root().rec
+	e := store.Event{
+		At: x.now.UnixMilli(), Type: eventType(typ, root), ID: x.rec.ID, Tenant: root.Tenant, Subject: eventSubject(root),
 		Reason: string(why), Detail: detail,
 	}
+	if typ == EventRolledBack {
+		e.ID = root.ID
+	}
+	return e
 }
