@@ -94,7 +94,8 @@ type entry struct {
 	sight      store.ID
 	sightFrom  int64    // as of this time at the earliest
 	also       store.ID // what else is used with it: the root of a session on another host
-	session    Session  // as Validate returns it; never changed
+	// session is what Validate returns: one snapshot for everybody who asks within a second. It is replaced, never changed.
+	session atomic.Pointer[Session]
 	place      int      // in the ring
 }
 

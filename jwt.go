@@ -179,7 +179,7 @@ func (a *Authority) cachedJWT(id store.ID, now time.Time) *Session {
 	if c == nil || !a.lease.holds(now) || c.absolute != 0 && ms >= c.absolute || c.idle != 0 && ms >= c.lastSeen.Load()+c.idle {
 		return nil
 	}
-	return &c.session
+	return c.session.Load()
 }
 
 // askJWT reads the record that a token was made from, and keeps it for the next time.
@@ -197,7 +197,8 @@ func (a *Authority) askJWT(ctx context.Context, id store.ID, now time.Time) (*Se
 	s := x.session()
 	if have := a.cache.get(id); have == nil || have.generation == 0 {
 		// Of generation 0, which no token has: it only says that the record is good.
-		c := &entry{id: id, absolute: x.end(), session: *s}
+		c := &entry{id: id, absolute: x.end()}
+		c.session.Store(s)
 		for i := range x.above {
 			c.absolute = sooner(c.absolute, x.above[i].end())
 		}

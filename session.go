@@ -88,8 +88,8 @@ func (id SessionID) parse() (store.ID, error) {
 }
 
 // A Session is what the authority knows about one sign-in of a subject on one device, or about one API key, one OAuth
-// grant, or one token below these. It never holds a secret. It is a snapshot; its slices are shared and must not be
-// changed.
+// grant, or one token below these. It never holds a secret. It is a snapshot, which others are
+// given, too: neither it nor its slices may be changed.
 type Session struct {
 	ID   SessionID
 	Kind Kind
@@ -132,6 +132,7 @@ type Session struct {
 	Why   Reason
 
 	actors  string // one a line
+	shown   int64  // LastSeen, in milliseconds
 	record  store.ID
 	rootAs  Kind // the root's
 	renewal bool

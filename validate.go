@@ -123,23 +123,36 @@ func (a *Authority) cached(tok *presented, e *Expect, now time.Time) *Session {
 		return nil
 	}
 	ms, seen := now.UnixMilli(), c.lastSeen.Load()
-	if c.absolute != 0 && ms >= c.absolute || c.idle != 0 && ms >= seen+c.idle || byte(c.session.Kind) != tok.Kind {
+	s := c.session.Load()
+	if c.absolute != 0 && ms >= c.absolute || c.idle != 0 && ms >= seen+c.idle || byte(s.Kind) != tok.Kind {
 		return nil
 	}
-	if e.mismatch(&c.session) != "" || e.lacks(&c.session, now) != "" {
+	if e.mismatch(s) != "" || e.lacks(s, now) != "" {
 		return nil
 	}
 	a.use(c, ms, seen)
-	s := new(Session)
-	*s = c.session
-	s.used(max(ms, seen), c.idle, c.absolute)
-	s.renewal = c.renewalAt != 0 && ms >= c.renewalAt
-	return s
+	return c.snapshot(s, max(ms, seen), c.renewalAt != 0 && ms >= c.renewalAt)
+}
+
+// snapshotAge is how far, in milliseconds, the times in a snapshot may be behind.
+const snapshotAge = 1000
+
+// snapshot returns s, or a newer one if its times are too old or the renewal has come due since.
+func (c *entry) snapshot(s *Session, at int64, renewal bool) *Session {
+	if age := at - s.shown; 0 <= age && age < snapshotAge && s.renewal == renewal {
+		return s
+	}
+	n := new(Session)
+	*n = *s
+	n.used(at, c.idle, c.absolute)
+	n.renewal = renewal
+	c.session.Store(n)
+	return n
 }
 
 // used sets the times that depend on the last use.
 func (s *Session) used(at, idle, absolute int64) {
-	s.LastSeen = fromMillis(at)
+	s.LastSeen, s.shown = fromMillis(at), at
 	if idle != 0 {
 		s.Idle = fromMillis(sooner(at+idle, absolute))
 	}
@@ -260,7 +273,6 @@ func (a *Authority) sawCurrent(x *exam, s *Session) {
 		id: x.rec.ID, generation: x.state.generation, verifier: x.state.verifier,
 		absolute: x.rec.Absolute, idle: x.policy.Idle.Milliseconds(), touch: x.policy.touchInterval().Milliseconds(),
 		sight: x.rec.ID, sightGen: x.state.generation,
-		session: *s,
 	}
 	for i := range x.above {
 		c.absolute = sooner(c.absolute, x.above[i].end())
@@ -280,6 +292,8 @@ func (a *Authority) sawCurrent(x *exam, s *Session) {
 	}
 	a.use(c, ms, seen)
 	s.used(max(ms, seen), c.idle, x.rec.Absolute)
+	kept := *s // the caller's still gets a renewal, perhaps
+	c.session.Store(&kept)
 	a.cache.put(x.fill, c)
 }
 
