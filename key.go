@@ -105,8 +105,14 @@ func (a *Authority) outgoing(ctx context.Context, id, successor store.ID, overla
 		if err != nil {
 			return err
 		}
-		err = a.apply(ctx, id, a.wrote(id, st.op), a.put(rec, x.rec.Version, payload),
-			store.Emit(x.event(EventKeyRotated, "", "by "+string(newSessionID(KindAPIKey, successor))+", good until "+fromMillis(rec.Absolute).Format(time.RFC3339))))
+		ops := []store.Op{
+			a.put(rec, x.rec.Version, payload),
+			store.Emit(x.event(EventKeyRotated, "", "by "+string(newSessionID(KindAPIKey, successor))+", good until "+fromMillis(rec.Absolute).Format(time.RFC3339))),
+		}
+		if overlap == 0 { // for those who follow the events to know what has ended
+			ops = append(ops, store.Emit(x.event(EventRevoked, ReasonSuperseded, "rotated without an overlap")))
+		}
+		err = a.apply(ctx, id, a.wrote(id, st.op), ops...)
 		if err != errConflict {
 			return err
 		}

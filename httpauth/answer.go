@@ -39,6 +39,11 @@ var (
 		"The Authorization header is not of the form: Bearer, a blank, and one token."}
 	errTwoAuthorizations error = &fault{http.StatusBadRequest, "invalid_request",
 		"There is more than one Authorization header. Send one."}
+	errTicketKept error = &fault{http.StatusTooEarly, "ticket_not_used",
+		"The ticket in this address is good once, and was not used up by a request that only looks ahead (a prefetch, a preview, or a method other than GET). Open the address to use it."}
+	errNoOrigin    error = &fault{http.StatusInternalServerError, "no_origin", "Options.Origin is not set, and a hand-over needs it."}
+	errBadHandOver error = &fault{http.StatusBadRequest, "invalid_request",
+		"This is not a request to hand a session over: it needs one parameter to, an address of a site that is known here, and one parameter nonce."}
 	errFormTooLarge error = &fault{http.StatusRequestEntityTooLarge, "form_too_large",
 		"The form is larger than 1 MiB. Send the CSRF token in the header X-CSRF-Token instead of the form."}
 	errBadForm error = &fault{http.StatusBadRequest, "bad_form",
@@ -55,10 +60,14 @@ func Status(err error) int {
 		switch refusal.Reason {
 		case afterlogin.ReasonInURL:
 			return http.StatusBadRequest
-		case afterlogin.ReasonScope:
-			return http.StatusForbidden
+		case afterlogin.ReasonScope, afterlogin.ReasonWrongNetwork, afterlogin.ReasonWrongTarget:
+			return http.StatusForbidden // to sign in again would not help
+		case afterlogin.ReasonUsed:
+			return http.StatusGone
 		}
 		return http.StatusUnauthorized
+	case errors.Is(err, afterlogin.ErrRateLimited):
+		return http.StatusTooManyRequests
 	case errors.As(err, &f):
 		return f.status
 	case errors.Is(err, afterlogin.ErrUnavailable):
@@ -120,8 +129,13 @@ func describe(err error) problem {
 		if p.Detail = refusal.Message(); p.Detail == "" || refusal.Reason == afterlogin.ReasonInURL {
 			p.Detail = forPeople(refusal.Reason)
 		}
+		if refusal.Reason == afterlogin.ReasonExpired && strings.HasPrefix(string(refusal.Session), "ticket_") {
+			p.Detail = "This link was good for a short time only. Go back to where you got it for another."
+		}
 	case errors.As(err, &f):
 		p.Reason, p.Detail = f.code, f.text
+	case errors.Is(err, afterlogin.ErrRateLimited):
+		p.Reason, p.Detail = "rate_limited", "Too many requests. Wait for as long as Retry-After says, in seconds, and try again."
 	case errors.Is(err, afterlogin.ErrUnavailable):
 		p.Reason = "temporarily_unavailable"
 		p.Detail = "It cannot be told now whether you are signed in. Nothing is lost; try again in a moment."
@@ -157,6 +171,16 @@ func forPeople(why afterlogin.Reason) string {
 		return "You signed in too long ago for this. Sign in again."
 	case afterlogin.ReasonRenew:
 		return "The token is out of date. Fetch a page of the site, which renews it, and try again."
+	case afterlogin.ReasonUsed:
+		return "This link was good once, and has been used. Go back to where you got it for another."
+	case afterlogin.ReasonWrongTarget:
+		return "This link was made for another address, or for another browser. Go back to where you got it for another."
+	case afterlogin.ReasonWrongNetwork:
+		return "This API key may not be used from where the request came from."
+	case afterlogin.ReasonWrongAudience:
+		return "The token is good, but for another service."
+	case afterlogin.ReasonWrongKind:
+		return "This kind of token is not accepted here."
 	}
 	return "You are not signed in any more. Sign in again."
 }
@@ -189,6 +213,8 @@ func forPrograms(refusal *afterlogin.Refusal) string {
 		return "the token is out of date; renew it"
 	case afterlogin.ReasonDuplicate:
 		return "two credentials in one request"
+	case afterlogin.ReasonWrongAudience:
+		return "the token is for another service"
 	}
 	return text(string(refusal.Reason))
 }
@@ -211,8 +237,15 @@ func prepare(h http.Header, r *http.Request, err error, n *need) {
 	switch Status(err) {
 	case http.StatusServiceUnavailable:
 		h.Set("Retry-After", "1")
+	case http.StatusTooManyRequests:
+		var limit *afterlogin.LimitError
+		if errors.As(err, &limit) {
+			h.Set("Retry-After", strconv.FormatInt(int64((limit.RetryAfter+time.Second-1)/time.Second), 10))
+		}
 	case http.StatusUnauthorized, http.StatusForbidden:
-		if refusal != nil && h.Get("WWW-Authenticate") == "" {
+		// RFC 6750 has no word for a good token that is used in the wrong place.
+		if refusal != nil && h.Get("WWW-Authenticate") == "" &&
+			refusal.Reason != afterlogin.ReasonWrongNetwork && refusal.Reason != afterlogin.ReasonWrongTarget {
 			h.Set("WWW-Authenticate", challenge(refusal, n))
 		}
 	case http.StatusBadRequest:

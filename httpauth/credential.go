@@ -14,7 +14,8 @@ import (
 const maxCookies = 16 << 10
 
 // extract finds the one credential of the request. Two are an error: one of them was planted, or sent by mistake, and
-// nobody can say which.
+// nobody can say which. There are two pairs that browsers send without anybody's mistake: a cookie with a JWT stands back
+// behind the session cookie that it was made from, and a session cookie behind a ticket, unless that is refused.
 func (x *Auth) extract(v *visit, r *http.Request, n *need) error {
 	var found string
 	how := none
@@ -30,6 +31,18 @@ func (x *Auth) extract(v *visit, r *http.Request, n *need) error {
 			found, how = value, cookie
 		}
 	}
+	if how == none && n.jwts() && x.options.JWTCookie != "" {
+		value, count, err := findCookie(r.Header["Cookie"], x.options.JWTCookie)
+		if err != nil {
+			return err
+		}
+		if count > 1 {
+			return x.duplicate("two cookies with a JWT in one request")
+		}
+		if count == 1 {
+			found, how = value, jwtCookie
+		}
+	}
 	if lines := r.Header["Authorization"]; len(lines) > 0 {
 		token, ok, err := findBearer(lines)
 		if err != nil {
@@ -37,7 +50,7 @@ func (x *Auth) extract(v *visit, r *http.Request, n *need) error {
 		}
 		if ok {
 			if how != none {
-				return x.duplicate("a session cookie and a bearer token in one request")
+				return x.duplicate("a cookie and a bearer token in one request")
 			}
 			found, how = token, bearer
 		}
@@ -50,9 +63,28 @@ func (x *Auth) extract(v *visit, r *http.Request, n *need) error {
 			found, how = lines[0], apiKeyHeader
 		}
 	}
+	var beside afterlogin.Token
+	if n.tickets() && r.URL.RawQuery != "" {
+		_, text, count := cutTicket(r.URL.RawQuery)
+		switch {
+		case count > 1:
+			return x.duplicate("two tickets in one request")
+		case count == 1 && (how == bearer || how == apiKeyHeader):
+			return x.duplicate("a ticket beside another credential in one request")
+		case count == 1 && !usesTicket(r):
+			if how == none {
+				return errTicketKept
+			}
+		case count == 1:
+			if how == cookie {
+				beside = afterlogin.TokenFrom(found)
+			}
+			found, how = text, ticket
+		}
+	}
 	if how != none {
 		v.mu.Lock()
-		v.token, v.transport = afterlogin.TokenFrom(found), how
+		v.token, v.transport, v.beside = afterlogin.TokenFrom(found), how, beside
 		v.mu.Unlock()
 	}
 	return nil
@@ -109,16 +141,23 @@ func findBearer(lines []string) (token string, ok bool, err error) {
 		return "", false, nil
 	case len(lines) > 1:
 		return "", false, errTwoAuthorizations
-	case token == "" || strings.ContainsAny(token, " \t,"):
+	case token == "" || strings.ContainsAny(token, " \t"): // a comma may stand in an API key that was made elsewhere
 		return "", false, errBadAuthorization
 	}
 	return token, true, nil
 }
 
 // checkURL refuses a request whose query holds one of our tokens, and ends that session: addresses are logged, kept in
-// histories and sent on to other sites. It looks at the text of the query, decoded, wherever in it a token stands.
-func (x *Auth) checkURL(r *http.Request) error {
-	tokens := tokensIn(r.URL.RawQuery)
+// histories and sent on to other sites. It looks at the text of the query, decoded, wherever in it a token stands. One
+// ticket may stand in its parameter, where tickets are served; Optional cannot know whether they are.
+func (x *Auth) checkURL(r *http.Request, n *need) error {
+	query := r.URL.RawQuery
+	if n.optional || n.tickets() {
+		if rest, _, count := cutTicket(query); count == 1 {
+			query = rest
+		}
+	}
+	tokens := tokensIn(query)
 	if len(tokens) == 0 {
 		return nil
 	}
@@ -147,8 +186,7 @@ const (
 	maxInURL = 4
 )
 
-// tokensIn returns what in the query has the form of a token that must not stand in a URL. Tickets and authorization
-// codes may.
+// tokensIn returns what in the query has the form of a token that must not stand in a URL. Authorization codes may.
 func tokensIn(query string) (found []string) {
 	if len(query) < rootToken {
 		return nil
@@ -178,7 +216,8 @@ func isToken(s string) bool {
 		return false
 	}
 	switch s[2] {
-	case byte(afterlogin.KindSession), byte(afterlogin.KindAPIKey), 'r', 'a': // r and a: refresh and access tokens
+	case byte(afterlogin.KindSession), byte(afterlogin.KindAPIKey), byte(afterlogin.KindRefresh), byte(afterlogin.KindAccess),
+		byte(afterlogin.KindTicket):
 		return true
 	}
 	return false

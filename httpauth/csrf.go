@@ -47,7 +47,7 @@ func (x *Auth) checkOrigin(v *visit, r *http.Request) error {
 		r = &c
 	}
 	_, transport := v.credential()
-	if transport == bearer || transport == apiKeyHeader || transport == none && len(r.Header["X-Api-Key"]) > 0 {
+	if transport == bearer || transport == apiKeyHeader || transport == ticket || transport == none && len(r.Header["X-Api-Key"]) > 0 {
 		return nil
 	}
 	if x.origins.Check(r) != nil {

@@ -83,3 +83,56 @@ func Example() {
 	// 200 signed out
 	// 401 You are not signed in.
 }
+
+// Two applications on two hosts: people sign in on accounts.example, and are handed over to shop.example.
+func ExampleAuth_AcceptHandOver() {
+	authority, err := afterlogin.New(afterlogin.Config{Store: memstore.New()})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer authority.Close()
+
+	shop, err := httpauth.New(authority, httpauth.Options{Origin: "https://shop.example", SignInURL: "/enter"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	onShop := http.NewServeMux()
+	onShop.HandleFunc("GET /enter", func(w http.ResponseWriter, r *http.Request) {
+		if err := shop.StartHandOver(w, r, "https://accounts.example/hand-over", r.FormValue("return_to")); err != nil {
+			httpauth.Answer(w, r, err)
+		}
+	})
+	onShop.Handle("/orders", shop.AcceptHandOver(shop.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		session, _ := httpauth.Session(r.Context())
+		fmt.Fprintf(w, "the orders of %s", session.Subject)
+	}))))
+
+	accounts, err := httpauth.New(authority, httpauth.Options{SignInURL: "/sign-in", HandOverTo: []string{"https://shop.example"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	onAccounts := http.NewServeMux()
+	onAccounts.Handle("/hand-over", accounts.HandOver())
+
+	// Somebody who is signed in nowhere is sent to /enter, from there to accounts.example, and there to sign in.
+	nobody := httptest.NewRecorder()
+	r := httptest.NewRequest("GET", "https://shop.example/orders", nil)
+	r.Header.Set("Accept", "text/html")
+	onShop.ServeHTTP(nobody, r)
+	fmt.Println(nobody.Code, nobody.Header().Get("Location"))
+	entering := httptest.NewRecorder()
+	onShop.ServeHTTP(entering, httptest.NewRequest("GET", "https://shop.example"+nobody.Header().Get("Location"), nil))
+	to, _ := url.Parse(entering.Header().Get("Location"))
+	fmt.Println(entering.Code, to.Host+to.Path, to.Query().Get("to"))
+	asked := httptest.NewRecorder()
+	r = httptest.NewRequest("GET", to.String(), nil)
+	r.Header.Set("Accept", "text/html")
+	onAccounts.ServeHTTP(asked, r)
+	back, _ := url.Parse(asked.Header().Get("Location"))
+	fmt.Println(asked.Code, back.Path)
+
+	// Output:
+	// 303 /enter?return_to=%2Forders
+	// 303 accounts.example/hand-over https://shop.example/orders
+	// 303 /sign-in
+}

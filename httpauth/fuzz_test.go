@@ -69,7 +69,7 @@ func FuzzAuthorization(f *testing.F) {
 				t.Fatal("a token beside an error")
 			}
 		case ok:
-			if len(lines) != 1 || token == "" || strings.ContainsAny(token, " \t,") || !strings.HasSuffix(s, token) || !strings.EqualFold(s[:6], "bearer") {
+			if len(lines) != 1 || token == "" || strings.ContainsAny(token, " \t") || !strings.HasSuffix(s, token) || !strings.EqualFold(s[:6], "bearer") {
 				t.Fatalf("took %q out of %q", token, s)
 			}
 		}
@@ -159,6 +159,38 @@ func FuzzTokenInURL(f *testing.F) {
 		}
 		if got := tokensIn(before + sample + after); len(got) == 0 || got[0] != sample {
 			t.Fatalf("not found between %q and %q: %q", before, after, got)
+		}
+	})
+}
+
+// What is cut out of a query is a ticket and nothing else, cutting again finds no more, and a target has one spelling.
+func FuzzTicketInQuery(f *testing.F) {
+	ticket := "alt_" + strings.Repeat("AQ-bcd_WxyZ0", 8)
+	for _, s := range []string{"", "a=1&ticket=" + ticket, "ticket=" + ticket + "&ticket=" + ticket, "%74icket=%61lt_x", "ticket=4711", "ticket", "&&ticket=alt_&=", "ticket=%zz", "a=%", "x=alt_;ticket=alt_", "%0%61"} {
+		f.Add(s, "/a%2fb/"+s)
+	}
+	f.Fuzz(func(t *testing.T, query, path string) {
+		rest, found, count := cutTicket(query)
+		if count == 0 && (rest != query || found != "") || count > 0 && !strings.HasPrefix(found, ticketPrefix) || len(rest) > len(query) {
+			t.Fatalf("cutTicket(%q) = %q, %q, %d", query, rest, found, count)
+		}
+		if again, _, n := cutTicket(rest); n != 0 || again != rest {
+			t.Fatalf("a ticket is left in %q", rest)
+		}
+		path, _, _ = strings.Cut(path, "?")
+		once := canonical(path)
+		if twice := canonical(once); twice != once {
+			t.Fatalf("canonical(%q) = %q, and then %q", path, once, twice)
+		}
+		if want, err := url.PathUnescape(path); err == nil {
+			if got, err := url.PathUnescape(once); err != nil || got != want {
+				t.Fatalf("canonical(%q) = %q means %q, not %q (%v)", path, once, got, want, err)
+			}
+		}
+		for i := range len(once) {
+			if once[i] <= ' ' || once[i] >= 0x7f {
+				t.Fatalf("canonical(%q) = %q", path, once)
+			}
 		}
 	})
 }

@@ -1,5 +1,5 @@
-// Package httpauth turns the cookie, bearer token or API key of a request into a verified session, and makes the calls
-// of [afterlogin.Authority] at the right moments of a web application: sign-in, renewal, step-up, sign-out.
+// Package httpauth turns the cookie, bearer token, API key or ticket of a request into a verified session, and makes the
+// calls of [afterlogin.Authority] at the right moments of a web application: sign-in, renewal, step-up, sign-out.
 //
 // It owns where credentials are found, the cookie and its attributes, the challenge of a refusal (RFC 6750, RFC 9470),
 // protection against cross-site requests, and the caching headers of what depends on a session. It does not check
@@ -7,7 +7,9 @@
 //
 // Start with [New]. Put pages that everybody may see behind [Auth.Optional], pages that need a signed-in person behind
 // [Auth.Require], and call [Auth.Begin] and [Auth.SignIn] in the handler of the sign-in form. Everything else here is
-// called with a request that has come through one of the two.
+// called with a request that has come through one of the two. [Kinds] says which credentials a page takes besides
+// sessions, [Auth.JWT] makes tokens for services behind it, [Auth.TicketURL] makes links for what can carry neither a cookie
+// nor a header, and [Auth.AcceptHandOver] lets people be signed in on a second host.
 //
 // # The cookie
 //
@@ -46,7 +48,7 @@ import (
 	"github.com/afterlogin/afterlogin"
 )
 
-// The names of the cookie.
+// The names of the session cookie.
 const (
 	// CookieName is the default name of the session cookie.
 	CookieName = "__Host-Http-session_id"
@@ -68,6 +70,18 @@ type Options struct {
 	SameSite http.SameSite
 	// Tenant is the tenant that sessions are made for, and the only one whose tokens are accepted.
 	Tenant uint32
+	// Audience is what this application is called in tokens that are for certain services only (RFC 8707): one of these
+	// must be in the aud of a JWT, and in the audience of an access token or an API key that has one. Without it, JWTs
+	// must be for the issuer, and nothing is asked of the others.
+	Audience []string
+	// JWTCookie is the name of a cookie that may carry a JWT, such as __Host-Http-jwt, for Kinds(afterlogin.KindJWT) and
+	// SetJWTCookie. By default there is none. The rules for CookieName hold for it.
+	JWTCookie string
+	// Origin is how browsers address this application: https://shop.example, or an http origin with PlainLoopback. It is
+	// needed by AcceptHandOver and StartHandOver.
+	Origin string
+	// HandOverTo are the origins of the applications that HandOver sends signed-in people to.
+	HandOverTo []string
 	// ClientAddr tells where a request came from. The default is the connection's address: no header is believed, since
 	// anybody can send one. Behind a proxy of your own, return the address that it vouches for.
 	ClientAddr func(*http.Request) netip.Addr
@@ -100,6 +114,7 @@ type Auth struct {
 	signInPath  string // of SignInURL
 	clearData   string
 	plainWarned sync.Once
+	made        madeJWTs
 }
 
 // New returns the middleware for the authority. The error is ErrBadOptions, and says which option is wrong and what to
@@ -135,6 +150,9 @@ func New(a *afterlogin.Authority, o Options) (*Auth, error) {
 		x.clearData += `"` + d + `"`
 	}
 	if err := x.setSignIn(o.SignInURL); err != nil {
+		return nil, err
+	}
+	if err := x.setOrigins(o); err != nil {
 		return nil, err
 	}
 	return x, x.setCookie(o)
@@ -174,20 +192,16 @@ func (x *Auth) setCookie(o Options) error {
 			x.cookieName = PlainCookieName
 		}
 	}
-	for i := range len(x.cookieName) {
-		if c := x.cookieName[i]; c <= ' ' || c >= 0x7f || strings.IndexByte("()<>@,;:\\\"/[]?={}", c) >= 0 {
-			return badOption("CookieName: %q has characters that a cookie's name cannot have", x.cookieName)
-		}
+	if err := checkCookieName("CookieName", x.cookieName, o.PlainLoopback); err != nil {
+		return err
 	}
-	// Browsers compare the prefixes whatever the case, but a server must not: only the exact spelling is ours.
-	reserved := strings.HasPrefix(x.cookieName, "__")
-	switch {
-	case len(x.cookieName) > 100:
-		return badOption("CookieName: %d characters, at most 100", len(x.cookieName))
-	case o.PlainLoopback && reserved:
-		return badOption("CookieName: browsers take %q over HTTPS only; leave out the prefix, or PlainLoopback", x.cookieName)
-	case !o.PlainLoopback && !strings.HasPrefix(x.cookieName, "__Host-"):
-		return badOption("CookieName: %q does not begin with __Host-; without it other hosts of the domain could plant the cookie", x.cookieName)
+	if o.JWTCookie != "" {
+		if o.JWTCookie == x.cookieName {
+			return badOption("JWTCookie: %q is the name of the session cookie: the two need two names", o.JWTCookie)
+		}
+		if err := checkCookieName("JWTCookie", o.JWTCookie, o.PlainLoopback); err != nil {
+			return err
+		}
 	}
 	x.attributes = "; Path=/"
 	if !o.PlainLoopback {
@@ -208,6 +222,47 @@ func (x *Auth) setCookie(o Options) error {
 		return badOption("SameSite: %d is none of Lax, Strict and None", o.SameSite)
 	}
 	return nil
+}
+
+func checkCookieName(option, name string, plain bool) error {
+	for i := range len(name) {
+		if c := name[i]; c <= ' ' || c >= 0x7f || strings.IndexByte("()<>@,;:\\\"/[]?={}", c) >= 0 {
+			return badOption("%s: %q has characters that a cookie's name cannot have", option, name)
+		}
+	}
+	// Browsers compare the prefixes whatever the case, but a server must not: only the exact spelling is ours.
+	reserved := strings.HasPrefix(name, "__")
+	switch {
+	case len(name) > 100:
+		return badOption("%s: %d characters, at most 100", option, len(name))
+	case plain && reserved:
+		return badOption("%s: browsers take %q over HTTPS only; leave out the prefix, or PlainLoopback", option, name)
+	case !plain && !strings.HasPrefix(name, "__Host-"):
+		return badOption("%s: %q does not begin with __Host-; without it other hosts of the domain could plant the cookie", option, name)
+	}
+	return nil
+}
+
+// setOrigins checks the origins of a hand-over.
+func (x *Auth) setOrigins(o Options) error {
+	if o.Origin != "" && !isOrigin(o.Origin, o.PlainLoopback) {
+		return badOption("Origin: %q is not an origin such as https://shop.example, in lower case and without a path", o.Origin)
+	}
+	for _, origin := range o.HandOverTo {
+		if !isOrigin(origin, o.PlainLoopback) {
+			return badOption("HandOverTo: %q is not an origin such as https://shop.example, in lower case and without a path", origin)
+		}
+	}
+	return nil
+}
+
+// isOrigin reports whether s is an https origin as browsers write it. With plain, it may be http on a loopback host.
+func isOrigin(s string, plain bool) bool {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || s != u.Scheme+"://"+u.Host || s != strings.ToLower(s) {
+		return false
+	}
+	return u.Scheme == "https" && u.Port() != "443" || plain && u.Scheme == "http" && u.Port() != "80" && loopbackHost(u.Host)
 }
 
 func remoteAddr(r *http.Request) netip.Addr {

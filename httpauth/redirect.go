@@ -62,6 +62,7 @@ func (x *Auth) signInFor(r *http.Request, v *visit, err error) string {
 	if here == "" || here[0] != '/' {
 		here = r.URL.RequestURI()
 	}
+	here = withoutTicket(here)
 	if p, _, _ := strings.Cut(here, "?"); p == x.signInPath {
 		return "" // the sign-in page is behind Require: a mistake, but no loop
 	}

@@ -34,20 +34,40 @@ func MaxAge(d time.Duration) Requirement {
 	return func(n *need) { n.maxAge = d }
 }
 
-// Kinds says which kinds of credentials are let through; sessions by default. With afterlogin.KindAPIKey, API keys are
-// taken from the header X-Api-Key and from Authorization: Bearer. Without afterlogin.KindSession the session cookie is
-// not looked at. It panics if there is no kind.
+// Kinds says which kinds of credentials are let through; sessions by default.
+//
+//   - KindSession: the session cookie, or Authorization: Bearer. Without this kind, the session cookie is not looked at.
+//   - KindAPIKey: the header X-Api-Key, or Authorization: Bearer; keys that were imported, too.
+//   - KindAccess, KindJWT: Authorization: Bearer. JWTs also from the cookie that Options.JWTCookie names, if there is no
+//     session cookie beside it, and are never renewed. Options.Audience says whom these must be for.
+//   - KindTicket: the parameter ticket of a GET, for links to files and for WebSockets, which cannot carry a header. A
+//     ticket lets in one request, for the session that Auth.TicketURL made it for. A HEAD or a prefetch does not use it
+//     up. If it is refused and a session cookie came with it, that decides, as it would have without the ticket.
+//
+// It panics if there is no kind, or one that no request carries as a credential: refresh tokens, codes and clients are
+// for the OAuth endpoints.
 func Kinds(kinds ...afterlogin.Kind) Requirement {
 	if len(kinds) == 0 {
 		panic("httpauth: Kinds: no kind is named")
 	}
-	return func(n *need) { n.kinds = slices.Clone(kinds) }
+	for _, k := range kinds {
+		switch k {
+		case afterlogin.KindSession, afterlogin.KindAPIKey, afterlogin.KindAccess, afterlogin.KindJWT, afterlogin.KindTicket:
+		default:
+			panic("httpauth: Kinds: no request is authenticated by a " + k.String())
+		}
+	}
+	return func(n *need) {
+		n.kinds = slices.Clone(kinds)
+		n.bearers = slices.DeleteFunc(slices.Clone(kinds), func(k afterlogin.Kind) bool { return k == afterlogin.KindTicket })
+	}
 }
 
 // need is what a request must have to go through one of the two middlewares.
 type need struct {
 	optional bool
 	kinds    []afterlogin.Kind
+	bearers  []afterlogin.Kind // those that Authorization: Bearer may carry
 	scopes   []string
 	maxAge   time.Duration
 }
@@ -55,6 +75,7 @@ type need struct {
 var (
 	sessions = []afterlogin.Kind{afterlogin.KindSession}
 	apiKeys  = []afterlogin.Kind{afterlogin.KindAPIKey}
+	jwts     = []afterlogin.Kind{afterlogin.KindJWT}
 )
 
 // special reports whether a session that Optional found is not enough to decide.
@@ -66,6 +87,10 @@ func (n *need) apiKeys() bool { return slices.Contains(n.kinds, afterlogin.KindA
 
 func (n *need) sessions() bool { return slices.Contains(n.kinds, afterlogin.KindSession) }
 
+func (n *need) jwts() bool { return slices.Contains(n.kinds, afterlogin.KindJWT) }
+
+func (n *need) tickets() bool { return slices.Contains(n.kinds, afterlogin.KindTicket) }
+
 // Optional finds the request's session, if there is one, for Session, and calls next in any case. A credential that is
 // refused makes no session; RefusalFrom says why, so that a page can show its Message.
 //
@@ -73,7 +98,7 @@ func (n *need) sessions() bool { return slices.Contains(n.kinds, afterlogin.Kind
 // token in its URL (400) or too large cookies (431), and for requests from other sites that could change something
 // (403). See Require for the protection of forms, which is the same.
 func (x *Auth) Optional(next http.Handler) http.Handler {
-	return &gate{auth: x, next: next, need: need{optional: true, kinds: sessions}}
+	return &gate{auth: x, next: next, need: need{optional: true, kinds: sessions, bearers: sessions}}
 }
 
 // Require calls next only with the session of a signed-in person, or another credential that the requirements name.
@@ -84,7 +109,7 @@ func (x *Auth) Optional(next http.Handler) http.Handler {
 // CSRF token: in the header X-CSRF-Token, or in the field csrf_token of a URL-encoded form of at most 1 MiB, which is
 // parsed then. Requests with a bearer token or an API key need neither, since a browser does not send these by itself.
 func (x *Auth) Require(next http.Handler, opts ...Requirement) http.Handler {
-	n := need{kinds: sessions}
+	n := need{kinds: sessions, bearers: sessions}
 	for _, o := range opts {
 		o(&n)
 	}
@@ -113,7 +138,8 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.next.ServeHTTP(w, r)
 		return
 	}
-	v = &visit{Context: r.Context(), auth: x, apiKeys: g.need.apiKeys()}
+	v = &visit{Context: r.Context(), auth: x}
+	v.searchAgain(&g.need)
 	v.w.ResponseWriter, v.w.visit = w, v
 	in := r.WithContext(v)
 	defer v.leave(r, in)
@@ -133,7 +159,7 @@ func (x *Auth) examine(v *visit, r *http.Request, n *need) error {
 		}
 	}
 	if r.URL.RawQuery != "" {
-		if err := x.checkURL(r); err != nil {
+		if err := x.checkURL(r, n); err != nil {
 			return err
 		}
 	}
@@ -151,16 +177,20 @@ func (x *Auth) examine(v *visit, r *http.Request, n *need) error {
 // again decides on a request that Optional has let through.
 func (x *Auth) again(v *visit, r *http.Request, n *need) error {
 	if n.special() {
-		if n.apiKeys() && v.withAPIKeys() {
+		if v.searchAgain(n) {
 			if err := x.extract(v, r, n); err != nil {
+				return err
+			}
+			if err := x.checkOrigin(v, r); err != nil { // what was found may be another cookie
 				return err
 			}
 		}
 		return x.authenticate(v, r, n)
 	}
 	s, refusal := v.result()
+	_, transport := v.credential()
 	switch {
-	case s != nil && !slices.Contains(n.kinds, s.Kind): // an outer Require let an API key through
+	case s != nil && (transport == ticket || !slices.Contains(n.kinds, s.Kind)): // an outer Require let it through
 		return &afterlogin.Refusal{Reason: afterlogin.ReasonWrongKind, Session: s.ID}
 	case s != nil && !s.Anonymous():
 		return nil
@@ -175,27 +205,21 @@ var errNoCredential = &afterlogin.Refusal{Reason: afterlogin.ReasonNoCredential}
 
 // authenticate asks the authority about the credential.
 func (x *Auth) authenticate(v *visit, r *http.Request, n *need) error {
-	token, transport := v.credential()
+	_, transport := v.credential()
 	if transport == none {
 		if n.optional {
 			return nil
 		}
 		return errNoCredential
 	}
-	e := afterlogin.Expect{
-		Kinds: n.kinds, Tenant: x.options.Tenant, Scopes: n.scopes, MaxAge: n.maxAge,
-		CanRenew: transport == cookie && v.mayRenew, From: v.from,
+	var s *afterlogin.Session
+	var err error
+	if transport == ticket {
+		s, transport, err = x.useTicket(v, r, n)
 	}
-	switch transport {
-	case cookie:
-		if !n.sessions() {
-			return errNoCredential
-		}
-		e.Kinds = sessions
-	case apiKeyHeader:
-		e.Kinds = apiKeys
+	if s == nil && err == nil {
+		s, err = x.validate(v, r, n)
 	}
-	s, err := x.authority.Validate(r.Context(), token, e)
 	if err != nil {
 		refusal, ok := err.(*afterlogin.Refusal)
 		if !ok && !errors.As(err, &refusal) {
@@ -211,7 +235,7 @@ func (x *Auth) authenticate(v *visit, r *http.Request, n *need) error {
 		return refusal
 	}
 	v.found(s, nil)
-	if transport == cookie && !v.proven && unsafe(r.Method) {
+	if (transport == cookie || transport == jwtCookie) && !v.proven && unsafe(r.Method) {
 		if err := x.checkCSRF(s, r, v.w.ResponseWriter); err != nil {
 			return err
 		}
@@ -223,13 +247,44 @@ func (x *Auth) authenticate(v *visit, r *http.Request, n *need) error {
 	return nil
 }
 
+// validate asks the authority about a credential that is no ticket.
+func (x *Auth) validate(v *visit, r *http.Request, n *need) (*afterlogin.Session, error) {
+	token, transport := v.credential()
+	e := afterlogin.Expect{
+		Kinds: n.bearers, Tenant: x.options.Tenant, Audience: x.options.Audience, Scopes: n.scopes, MaxAge: n.maxAge,
+		CanRenew: transport == cookie && v.mayRenew, From: v.from,
+	}
+	switch transport {
+	case cookie:
+		if !n.sessions() {
+			return nil, errNoCredential
+		}
+		e.Kinds = sessions
+	case jwtCookie:
+		if !n.jwts() {
+			return nil, errNoCredential
+		}
+		e.Kinds = jwts
+	case apiKeyHeader:
+		e.Kinds = apiKeys
+	}
+	if len(e.Kinds) == 0 { // tickets only
+		return nil, &afterlogin.Refusal{Reason: afterlogin.ReasonWrongKind}
+	}
+	return x.authority.Validate(r.Context(), token, e)
+}
+
 // mayRenew reports whether the answer to the request may carry a new cookie. Browsers throw away what they fetched in
 // advance, and caches put parts of answers together.
 func mayRenew(r *http.Request) bool {
+	return len(r.Header["Range"]) == 0 && len(r.Header["Upgrade"]) == 0 && !ahead(r)
+}
+
+// ahead reports whether a browser fetches this in case that somebody will want it.
+func ahead(r *http.Request) bool {
 	h := r.Header
-	return len(h["Range"]) == 0 && len(h["Upgrade"]) == 0 &&
-		!contains(h["Sec-Purpose"], "prefetch") && !contains(h["Purpose"], "prefetch") &&
-		!contains(h["X-Purpose"], "preview") && !contains(h["X-Moz"], "prefetch")
+	return contains(h["Sec-Purpose"], "prefetch") || contains(h["Purpose"], "prefetch") ||
+		contains(h["X-Purpose"], "preview") || contains(h["X-Moz"], "prefetch")
 }
 
 func contains(values []string, word string) bool {

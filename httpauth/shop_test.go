@@ -42,19 +42,24 @@ type shop struct {
 // open makes a shop. wrap, if not nil, is put around everything.
 func open(t *testing.T, o httpauth.Options, wrap func(http.Handler) http.Handler) *shop {
 	t.Helper()
+	return openWith(t, o, wrap, afterlogin.Config{})
+}
+
+// openWith is open with settings of the authority.
+func openWith(t *testing.T, o httpauth.Options, wrap func(http.Handler) http.Handler, c afterlogin.Config) *shop {
+	t.Helper()
 	s := &shop{T: t, mux: http.NewServeMux(), store: &faultyStore{Store: memstore.New()}}
 	start := time.Now()
 	log := slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
-	s.a, err = afterlogin.New(afterlogin.Config{
-		Store: s.store, Logger: log, CacheSize: 1000,
-		Now: func() time.Time { return start.Add(time.Duration(s.offset.Load())) },
-		Observe: func(e afterlogin.Event) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.events = append(s.events, e)
-		},
-	})
+	c.Store, c.Logger, c.CacheSize = s.store, log, 1000
+	c.Now = func() time.Time { return start.Add(time.Duration(s.offset.Load())) }
+	c.Observe = func(e afterlogin.Event) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.events = append(s.events, e)
+	}
+	s.a, err = afterlogin.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -118,8 +118,8 @@ func (x *Auth) SignOut(w http.ResponseWriter, r *http.Request) error {
 	token, transport := v.credential()
 	var err error
 	switch {
-	case s != nil && s.Kind != afterlogin.KindSession:
-		return fmt.Errorf("%w: SignOut: an API key is not signed out; revoke it", afterlogin.ErrBadRequest)
+	case s != nil && s.Kind != afterlogin.KindSession && transport != jwtCookie, transport == ticket:
+		return fmt.Errorf("%w: SignOut: only sessions are signed out; revoke the API key, the token or the ticket", afterlogin.ErrBadRequest)
 	case s != nil:
 		err = x.authority.Revoke(r.Context(), s.ID, afterlogin.ReasonSignedOut)
 	case transport == cookie || transport == bearer:
@@ -136,6 +136,9 @@ func (x *Auth) SignOut(w http.ResponseWriter, r *http.Request) error {
 	v.clearData = x.clearData != ""
 	if transport == cookie {
 		v.setCookie = x.cookieName + "=" + x.attributes + "; Max-Age=0"
+	}
+	if name := x.options.JWTCookie; name != "" && (transport == cookie || transport == jwtCookie) && !v.committed {
+		w.Header().Add("Set-Cookie", name+"="+x.attributes+"; Max-Age=0")
 	}
 	return nil
 }

@@ -33,8 +33,11 @@ type visit struct {
 	mu        sync.Mutex
 	token     afterlogin.Token
 	transport transport
-	changed   bool // the token is not the one that came
-	apiKeys   bool // X-Api-Key was looked at
+	beside    afterlogin.Token // the session cookie, if transport is ticket: it decides if that is refused
+	changed   bool             // the token is not the one that came
+	apiKeys   bool             // X-Api-Key was looked at
+	jwts      bool             // the cookie with a JWT was looked at
+	tickets   bool             // the parameter ticket was looked at
 	session   *afterlogin.Session
 	refusal   *afterlogin.Refusal
 	setCookie string // the Set-Cookie that the answer is to carry; empty: none
@@ -50,6 +53,8 @@ const (
 	cookie
 	bearer
 	apiKeyHeader
+	jwtCookie
+	ticket
 )
 
 type visitKey struct{}
@@ -126,15 +131,14 @@ func (v *visit) credential() (afterlogin.Token, transport) {
 	return v.token, v.transport
 }
 
-// withAPIKeys notes that X-Api-Key is looked at from now on, and reports whether the request must be searched again.
-func (v *visit) withAPIKeys() bool {
+// searchAgain notes where else credentials are looked for from now on, and reports whether the request must be searched
+// again for that.
+func (v *visit) searchAgain(n *need) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.apiKeys {
-		return false
-	}
-	v.apiKeys = true
-	return !v.changed
+	more := n.apiKeys() && !v.apiKeys || n.jwts() && !v.jwts || n.tickets() && !v.tickets
+	v.apiKeys, v.jwts, v.tickets = v.apiKeys || n.apiKeys(), v.jwts || n.jwts(), v.tickets || n.tickets()
+	return more && !v.changed
 }
 
 // adopt makes the issued session that of the request from now on, and its token the cookie of the answer. If it is too
