@@ -37,12 +37,16 @@ func (p *program) loadConfig(c *cobra.Command) (load func() (*config.Loaded, err
 func (p *program) configCheckCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "check", Short: "Say whether the configuration is valid", Args: cobra.NoArgs,
-		Long:    "Say whether the server would start with the configuration: exit code 0 if so, 3 if not.",
+		Long: "Say whether the server would start with the configuration, and with the certificate and the master key that it names:\n" +
+			"exit code 0 if so, 3 if not.",
 		Example: "  afterlogin config check --config afterlogin.yaml",
 	}
 	load := p.loadConfig(c)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		_, err := load()
+		l, err := load()
+		if err == nil {
+			err = l.CheckFiles()
+		}
 		var faults config.Faults
 		if errors.As(err, &faults) {
 			p.reportFaults(faults)

@@ -20,7 +20,7 @@ import (
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/demo"
 )
 
-// newDemoCommand returns "afterlogin demo", and below it the thief.
+// newDemoCommand returns "afterlogin demo", and below it the thief, the app and the partner.
 func newDemoCommand(io streams) *cobra.Command {
 	var c demo.Config
 	var auto bool
@@ -29,7 +29,9 @@ func newDemoCommand(io streams) *cobra.Command {
 		Short: "Run a shop on this machine: sign in, fill the cart, be robbed, see the thief thrown out",
 		Long: `Run a small web shop on the loopback interface, with real sessions in the embedded
 store: sign in, fill the cart, look where you are signed in, and in a second terminal
-play the thief with "demo steal" and "demo replay".
+play the thief with "demo steal" and "demo replay", an app on a phone that lives on
+refresh tokens with "demo app", and a partner's machine with an API key with
+"demo partner".
 
 Tokens are renewed after 20 seconds of use instead of 15 minutes, so that there is
 something to see. Everything lies in a temporary directory that is removed at the end,
@@ -63,7 +65,7 @@ unless --data names one. It needs no other program and no internet.`,
 	f.DurationVar(&c.Renewal, "renewal", demo.DefaultRenewal, "after how much time of use a token is renewed")
 	f.DurationVar(&c.Grace, "grace", demo.DefaultGrace, "for how long a renewed token's predecessor is still good")
 	f.BoolVar(&auto, "auto", false, "play the whole story with nobody watching, check every step, and exit 0 only if all of them held")
-	cmd.AddCommand(newStealCommand(io), newReplayCommand(io))
+	cmd.AddCommand(newStealCommand(io), newReplayCommand(io), newAppCommand(io), newPartnerCommand(io))
 	return cmd
 }
 
@@ -116,7 +118,9 @@ func banner(out io.Writer, d *demo.Demo, c demo.Config) {
 	fmt.Fprintf(out, "     and then:              %s demo replay    uses the copy\n", c.Command)
 	fmt.Fprintf(out, "  3. Go on shopping: a few pages, for half a minute. The token is renewed after %v; the copy is\n", c.Renewal)
 	fmt.Fprintf(out, "     good for at most %v more, and using it after that ends the session. Sign in again:\n", c.Grace)
-	fmt.Fprintf(out, "     the cart is still there, and \"Devices\" says why the other sign-in ended.\n\n")
+	fmt.Fprintf(out, "     the cart is still there, and \"Devices\" says why the other sign-in ended.\n")
+	fmt.Fprintf(out, "  4. Other tokens:          %s demo app       an app on a phone, with refresh tokens\n", c.Command)
+	fmt.Fprintf(out, "                            %s demo partner   a machine, with an API key\n\n", c.Command)
 	if _, port, err := net.SplitHostPort(c.Addr); err == nil && port != "0" && port != strconv.Itoa(d.Port()) {
 		fmt.Fprintf(out, "  note: port %s is taken by another program; this is port %d\n", port, d.Port())
 	}
@@ -156,7 +160,7 @@ until the demo ends. What is printed does not hold the token.
 Exit codes: 0 stolen, 1 error, 3 nobody is signed in.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return thiefError(demo.Steal(cmd.Context(), demo.StateDir(), io.Out))
+			return demoError(demo.Steal(cmd.Context(), demo.StateDir(), io.Out))
 		},
 	}
 }
@@ -190,7 +194,7 @@ Exit codes: 0 the thief was thrown out, 1 error, 3 he was still in when the time
 			if err == nil && !out {
 				return &failure{code: exitNo} // the timeline's last line says so
 			}
-			return thiefError(err)
+			return demoError(err)
 		},
 	}
 	f := cmd.Flags()
@@ -201,8 +205,81 @@ Exit codes: 0 the thief was thrown out, 1 error, 3 he was still in when the time
 	return cmd
 }
 
-// thiefError says what to do about an error of the thief's.
-func thiefError(err error) error {
+// newAppCommand returns "afterlogin demo app".
+func newAppCommand(io streams) *cobra.Command {
+	p := demo.App{Out: io.Out}
+	cmd := &cobra.Command{
+		Use:   "app",
+		Short: "Play an app on a phone, which lives on refresh tokens",
+		Long: `Play an app on mia's phone against the running demo, as an OAuth client: she signs in
+on the shop's own page and allows it (authorization code with PKCE), and from then on
+the app asks the shop for her cart, and renews its access token whenever that ends.
+Its tokens are in its memory and nowhere else, and none is printed.
+
+It lives until Ctrl-C, when it gives its tokens back, or until it is signed out: on the
+page "Devices" of the shop, by its own button or with everything else. With --steal a
+thief copies its first refresh token and uses the copy late, which ends the app's grant.
+
+Exit codes: 0 it was signed out or has signed itself out, 1 error.`,
+		Example: `  afterlogin demo app
+  afterlogin demo app --lose-answer --refreshes 1
+  afterlogin demo app --steal
+  afterlogin demo app --browser`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if p.Within != 0 && p.Within < time.Second || p.Every < 50*time.Millisecond {
+				return usage("durations are written 500ms, 20s or 1m30s", "--for and --every: want at least 1s and 50ms")
+			}
+			if p.Refreshes < 0 {
+				return usage("0 is as long as you like", "--refreshes: want a whole number, at least 0")
+			}
+			p.StateDir = demo.StateDir()
+			_, err := p.Run(cmd.Context())
+			if errors.Is(err, demo.ErrNobodyKnown) {
+				return usage("both have the password demo", "--as: %w", err)
+			}
+			if errors.Is(err, demo.ErrNotAllowed) {
+				return fail(exitError, "open the address in a browser, and give yourself more time with --for", "%w", err)
+			}
+			return demoError(err)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&p.As, "as", "mia", "who signs in: mia or tom")
+	f.DurationVar(&p.Within, "for", 0, "how long the app lives; 0: until Ctrl-C")
+	f.IntVar(&p.Refreshes, "refreshes", 0, "how often it renews its tokens before it signs out; 0: until Ctrl-C")
+	f.DurationVar(&p.Every, "every", 2*time.Second, "how long it waits between two looks at the cart")
+	f.BoolVar(&p.JWT, "jwt", false, "get JWTs as access tokens, not opaque ones")
+	f.BoolVar(&p.Browser, "browser", false, "sign in yourself: print the address to open in your browser")
+	f.BoolVar(&p.LoseAnswer, "lose-answer", false, "lose the answer to the first refresh on its way")
+	f.BoolVar(&p.Steal, "steal", false, "have a thief copy the first refresh token and use it when it is out of date")
+	return cmd
+}
+
+// newPartnerCommand returns "afterlogin demo partner".
+func newPartnerCommand(io streams) *cobra.Command {
+	return &cobra.Command{
+		Use:   "partner",
+		Short: "Play a partner's machine, which has an API key",
+		Long: `Play a partner's machine against the running demo: it asks what is in stock, with the
+API key that the demo made for it. Shown are what the key opens and what it does not,
+what a copy is worth elsewhere, how the key is changed without a request that fails, and
+what happens to a partner in a hurry.
+
+Exit codes: 0 everything went as it must, 1 it did not, or another error.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			held, err := demo.Partner{StateDir: demo.StateDir(), Out: io.Out}.Run(cmd.Context())
+			if err == nil && !held {
+				return &failure{code: exitError} // the timeline says what was not as it must
+			}
+			return demoError(err)
+		},
+	}
+}
+
+// demoError says what to do about an error of a command that needs a running demo.
+func demoError(err error) error {
 	me := commandName()
 	switch {
 	case errors.Is(err, demo.ErrNoDemo):

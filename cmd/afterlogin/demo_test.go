@@ -64,6 +64,13 @@ func TestDemo(t *testing.T) {
 		t.Errorf("replay with nobody at the browser: %d, %q\n%s", code, errs, out)
 	}
 
+	if code, out, errs := runDemoProgram("demo", "app", "--for", "1s", "--jwt"); code != exitOK || !strings.Contains(out, "the app signs itself out") {
+		t.Errorf("app: %d, %q\n%s", code, errs, out)
+	}
+	if code, out, errs := runDemoProgram("demo", "partner"); code != exitOK || !strings.Contains(out, "429  rate_limited") {
+		t.Errorf("partner: %d, %q\n%s", code, errs, out)
+	}
+
 	cancel()
 	rest, err := io.ReadAll(r)
 	if err != nil || !strings.Contains(string(rest), "Everything is gone") {
@@ -76,7 +83,7 @@ func TestDemo(t *testing.T) {
 
 func TestDemoAuto(t *testing.T) {
 	code, out, errs := runDemoProgram("demo", "--auto")
-	if code != exitOK || !strings.Contains(out, "22 of 22 steps held.") {
+	if code != exitOK || !strings.Contains(out, "32 of 32 steps held.") {
 		t.Errorf("exit code %d, %q\n%s", code, errs, out)
 	}
 }
@@ -86,6 +93,7 @@ func TestDemoFlags(t *testing.T) {
 		"--renewal 100ms", "--renewal 5s --grace 6s", "--renewal 2h", "--renewal x", "--grace 2m --renewal 5m", "--grace 0s",
 		"--addr 0.0.0.0:80", "--addr :80", "--addr nonsense", "--addr 127.0.0.1:65536", "--auto --addr 127.0.0.1:0", "--auto --data x", "nonsense", "--nonsense",
 		"replay --within 1ms", "replay --every 0s", "replay nonsense", "steal nonsense",
+		"app --as eve", "app --for 1ms", "app --refreshes -1", "app --every 0s", "app nonsense", "partner nonsense",
 	} {
 		code, out, errs := runDemoProgram(append([]string{"demo"}, strings.Fields(args)...)...)
 		if code != exitUsage || errs == "" || out != "" {

@@ -147,7 +147,7 @@ func (p *program) root() *cobra.Command {
 	root.SetOut(p.Out)
 	root.SetErr(p.Err)
 	asGroup(root)
-	root.AddCommand(p.serveCommand(), p.sessionsCommand(), p.tokenCommand(), p.configCommand(), p.versionCommand(), newDemoCommand(p.streams))
+	root.AddCommand(p.serveCommand(), p.sessionsCommand(), p.tokenCommand(), p.apiKeysCommand(), p.clientsCommand(), p.keysCommand(), p.configCommand(), p.versionCommand(), newDemoCommand(p.streams))
 	root.AddCommand(topics()...)
 	return root
 }
@@ -176,6 +176,27 @@ func asGroup(c *cobra.Command) *cobra.Command {
 		return usage(hint, "unknown command %q for %q", args[0], cmd.CommandPath())
 	}
 	return c
+}
+
+// answer reads what the person at the terminal, or the pipe, has to say. It returns at once when ctx ends: a read of a
+// terminal cannot be ended, so it is left alone, and ends with the program.
+func answer[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	type outcome struct {
+		value T
+		err   error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		v, err := read()
+		done <- outcome{v, err}
+	}()
+	select {
+	case o := <-done:
+		return o.value, o.err
+	case <-ctx.Done():
+		var none T
+		return none, context.Canceled
+	}
 }
 
 // isTerminal reports whether a person is at the other end of the stream.

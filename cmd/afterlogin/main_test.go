@@ -34,6 +34,8 @@ func TestMain(m *testing.M) {
 //
 //	ready                    waits until the server at $ADDR is ready
 //	signin subject file var  signs the subject in, puts the token into the file and the session's id into the variable
+//	key name var             puts the id of the API key of that name into the variable
+//	kid EdDSA var            puts the id of the signing key of that algorithm into the variable
 //	mode file 0600           checks the permissions of a file
 //	code 3 args...           runs afterlogin and checks its exit code
 func TestScripts(t *testing.T) {
@@ -99,6 +101,38 @@ func TestScripts(t *testing.T) {
 				if got != want {
 					ts.Fatalf("exit code %d, want %d", got, want)
 				}
+			},
+			"key": func(ts *testscript.TestScript, neg bool, args []string) {
+				if len(args) != 2 {
+					ts.Fatalf("usage: key name var")
+				}
+				c := remoteCaller{base: "http://" + ts.Getenv("ADDR"), key: strings.TrimSpace(ts.ReadFile("afterlogin-data/admin.key"))}
+				var list api.List
+				_, err := c.call("GET", "/v1/api-keys", nil, &list)
+				ts.Check(err)
+				for _, k := range list.Data {
+					if k.Name == args[0] {
+						ts.Setenv(args[1], k.ID)
+						return
+					}
+				}
+				ts.Fatalf("there is no API key %q", args[0])
+			},
+			"kid": func(ts *testscript.TestScript, neg bool, args []string) {
+				if len(args) != 2 {
+					ts.Fatalf("usage: kid algorithm var")
+				}
+				c := remoteCaller{base: "http://" + ts.Getenv("ADDR"), key: strings.TrimSpace(ts.ReadFile("afterlogin-data/admin.key"))}
+				var keys api.SigningKeys
+				_, err := c.call("GET", "/v1/keys", nil, &keys)
+				ts.Check(err)
+				for _, k := range keys.Data {
+					if k.Algorithm == args[0] && k.State == "signing" {
+						ts.Setenv(args[1], k.ID)
+						return
+					}
+				}
+				ts.Fatalf("no key of %s signs", args[0])
 			},
 			"mode": func(ts *testscript.TestScript, neg bool, args []string) {
 				info, err := os.Stat(ts.MkAbs(args[0]))
@@ -253,6 +287,51 @@ func TestInterrupted(t *testing.T) {
 	c.Wait()
 	if got := c.ProcessState.ExitCode(); got != exitInterrupted || stderr.String() != "afterlogin: interrupted\n" {
 		t.Errorf("exit code %d, %q", got, stderr.String())
+	}
+}
+
+// TestInterruptedAtPrompt interrupts commands that wait for a person.
+func TestInterruptedAtPrompt(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet {
+			t.Errorf("%s %s", r.Method, r.URL)
+		}
+		io.WriteString(w, `{"data":[]}`)
+	}))
+	defer s.Close()
+	for _, tt := range []struct {
+		end  byte // of the prompt
+		args []string
+	}{
+		{']', []string{"sessions", "revoke", "--subject", "mia"}},
+		{':', []string{"token", "explain"}},
+	} {
+		tty, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0) // a terminal at which nobody ever types
+		if err != nil {
+			t.Skip(err)
+		}
+		defer tty.Close()
+		c := exec.Command("afterlogin", tt.args...)
+		c.Env = append(os.Environ(), "AFTERLOGIN_SERVER="+s.URL, "AFTERLOGIN_KEY=x")
+		c.Stdin = tty
+		stderr, err := c.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewReader(stderr)
+		prompt, _ := lines.ReadString(tt.end)
+		c.Process.Signal(os.Interrupt)
+		late := time.AfterFunc(10*time.Second, func() { c.Process.Kill() })
+		rest, _ := io.ReadAll(lines)
+		c.Wait()
+		late.Stop()
+		if got := c.ProcessState.ExitCode(); got != exitInterrupted || !strings.HasSuffix(string(rest), "\nafterlogin: interrupted\n") {
+			t.Errorf("%v: exit code %d, %q", tt.args, got, prompt+string(rest))
+		}
 	}
 }
 

@@ -33,6 +33,9 @@ func (p *program) serveCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if err := l.CheckFiles(); err != nil {
+			return err
+		}
 		asJSON := l.Config.LogFormat == "json" || l.Config.LogFormat == "auto" && !isTerminal(p.Err)
 		log := server.NewLogger(p.Err, l.Config.LogLevel, asJSON)
 		for _, w := range l.Warnings {

@@ -33,7 +33,7 @@ func (p *program) sessionsListCommand() *cobra.Command {
 	}
 	r := p.remoteFlags(c)
 	c.Flags().StringVar(&subject, "subject", "", "only of this subject")
-	c.Flags().StringVar(&kind, "kind", "", "only of this kind: session or api_key")
+	c.Flags().StringVar(&kind, "kind", "", "only of this kind: session, api_key or refresh_token")
 	c.Flags().BoolVar(&ended, "ended", false, "also those that are over")
 	c.Flags().IntVar(&limit, "limit", 50, "at most this many, 1 to 1000")
 	c.Flags().BoolVar(&all, "all", false, "all of them")
@@ -89,6 +89,7 @@ type table struct {
 	json  *json.Encoder
 	tabs  *tabwriter.Writer
 	ended bool
+	keys  bool // of API keys
 	when  func(*time.Time) string
 	begun bool
 }
@@ -114,12 +115,18 @@ func (t *table) row(s *api.Session) error {
 	if !t.begun {
 		t.begun = true
 		head := "ID\tSUBJECT\tPOLICY\tCREATED\tLAST SEEN\tEXPIRES\tFROM"
+		if t.keys {
+			head = "ID\tSUBJECT\tNAME\tCREATED\tLAST USED\tEXPIRES\tSCOPES"
+		}
 		if t.ended {
 			head += "\tENDED"
 		}
 		fmt.Fprintln(t.tabs, head)
 	}
 	cells := []string{s.ID, s.Subject, s.Policy, t.when(&s.CreatedAt), t.when(&s.LastSeenAt), t.when(s.ExpiresAt), or(s.Device.IP, "-")}
+	if t.keys {
+		cells[2], cells[6] = or(s.Name, "-"), or(strings.Join(s.Scopes, " "), "-")
+	}
 	if t.ended {
 		cell := "-"
 		if s.EndedAt != nil {
@@ -242,11 +249,12 @@ func notAToken(arg string) error {
 
 func (p *program) sessionsRevokeCommand() *cobra.Command {
 	var subject, but string
-	var everything, yes bool
+	var everything, derived, yes bool
 	c := &cobra.Command{
 		Use: "revoke (<id>... | --subject <name>)", Short: "End sessions",
 		Long: "End sessions and API keys by id, or all sessions of a subject. What has been ended stays ended; ending it again does no harm.\n\n" +
-			"Ending all sessions of a subject asks first, with their number. Without a terminal, say --yes.",
+			"Ending all sessions of a subject asks first, with their number. Without a terminal, say --yes.\n\n" +
+			"With --derived, everything that came from the session ends, too: the offline grants and the API keys that the person made while signed in to it.",
 		Example: "  afterlogin sessions revoke ses_B4k…\n  afterlogin sessions revoke --subject mia --others-than ses_B4k…\n  afterlogin sessions revoke --subject build-server --everything --yes",
 	}
 	r := p.remoteFlags(c)
@@ -254,7 +262,9 @@ func (p *program) sessionsRevokeCommand() *cobra.Command {
 	c.Flags().StringVar(&but, "others-than", "", "all but this session")
 	c.Flags().BoolVar(&everything, "everything", false, "API keys, too")
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	c.Flags().BoolVar(&derived, "derived", false, "also everything that came from the session, API keys, too")
 	c.MarkFlagsMutuallyExclusive("others-than", "everything")
+	c.MarkFlagsMutuallyExclusive("subject", "derived")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		switch {
 		case len(args) == 0 && subject == "":
@@ -272,7 +282,11 @@ func (p *program) sessionsRevokeCommand() *cobra.Command {
 			}
 		}
 		for _, id := range args {
-			if err := r.call(cmd.Context(), http.MethodDelete, "/v1/sessions/"+segment(id), nil, nil, nil); err != nil {
+			var q url.Values
+			if derived {
+				q = url.Values{"derived": {"true"}}
+			}
+			if err := r.call(cmd.Context(), http.MethodDelete, "/v1/sessions/"+segment(id), q, nil, nil); err != nil {
 				return err
 			}
 			fmt.Fprintln(p.Out, "ended", id)
@@ -318,7 +332,11 @@ func (p *program) revokeSubject(ctx context.Context, r *remote, subject, but str
 			question = "End 1 " + strings.TrimSuffix(what, "s")
 		}
 		fmt.Fprintf(p.Err, "%s of %s? [y/N] ", question, printable(subject))
-		line, _ := bufio.NewReader(p.In).ReadString('\n')
+		line, _ := answer(ctx, func() (string, error) { return bufio.NewReader(p.In).ReadString('\n') })
+		if ctx.Err() != nil {
+			fmt.Fprintln(p.Err)
+			return context.Canceled
+		}
 		if answer := strings.ToLower(strings.TrimSpace(line)); answer != "y" && answer != "yes" {
 			return fail(exitError, "", "nothing was ended")
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -36,7 +37,7 @@ func (p *program) tokenExplainCommand() *cobra.Command {
 			return usage("other users of this machine can see arguments, and the shell keeps them: take the token for lost, and give others on standard input, as in: afterlogin token explain < token.txt",
 				"a token is not given as an argument")
 		}
-		token, err := p.readToken(file)
+		token, err := p.readToken(cmd.Context(), file)
 		if err != nil {
 			return err
 		}
@@ -59,7 +60,7 @@ func (p *program) tokenExplainCommand() *cobra.Command {
 	return c
 }
 
-func (p *program) readToken(file string) (string, error) {
+func (p *program) readToken(ctx context.Context, file string) (string, error) {
 	in := p.In
 	if file != "" {
 		f, err := os.Open(file)
@@ -71,7 +72,10 @@ func (p *program) readToken(file string) (string, error) {
 	} else if isTerminal(p.In) {
 		fmt.Fprintln(p.Err, "Paste the token, then Enter and Ctrl-D:")
 	}
-	b, err := io.ReadAll(io.LimitReader(in, 4096+1))
+	b, err := answer(ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(in, 4096+1)) })
+	if ctx.Err() != nil {
+		return "", context.Canceled
+	}
 	if err != nil {
 		return "", fail(exitError, "", "read the token: %w", err)
 	}

@@ -23,6 +23,8 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/jwt"
+	"github.com/afterlogin/afterlogin/keyring"
 )
 
 // Limits of a request.
@@ -35,6 +37,8 @@ const (
 	MaxBatch = 100
 	// requestTimeout bounds a request's work on the store.
 	requestTimeout = 10 * time.Second
+	// bodyTimeout is how long a request's body may take to arrive; huma's default.
+	bodyTimeout = 5 * time.Second
 )
 
 // version is that of the API, not of the program: it changes when a client could notice.
@@ -49,17 +53,28 @@ type API struct {
 	huma      huma.API
 	methods   map[string][]string // by path
 	document  []byte
+	keys      *keyring.Ring
+	algorithm jwt.Algorithm
+	streams   streams
 }
 
 // Options configure New. The zero value works.
 type Options struct {
 	Logger *slog.Logger     // nil discards; never gets a token
 	Now    func() time.Time // the authority's clock; nil means time.Now
+	// Keys are the authority's, for /v1/keys. Nil leaves signing keys alone.
+	Keys *keyring.Ring
+	// Algorithm is what the authority signs JWTs with. Empty is EdDSA.
+	Algorithm jwt.Algorithm
 }
 
 // New returns the API of the authority.
 func New(authority *afterlogin.Authority, o Options) *API {
-	a := &API{authority: authority, log: o.Logger, now: o.Now, mux: http.NewServeMux(), methods: make(map[string][]string)}
+	a := &API{authority: authority, log: o.Logger, now: o.Now, mux: http.NewServeMux(), methods: make(map[string][]string), keys: o.Keys, algorithm: o.Algorithm}
+	if a.algorithm == "" {
+		a.algorithm = jwt.EdDSA
+	}
+	a.streams.end = make(chan struct{})
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
@@ -91,6 +106,12 @@ func New(authority *afterlogin.Authority, o Options) *API {
 	a.sessionRoutes()
 	a.subjectRoutes()
 	a.tokenRoutes()
+	a.accessRoutes()
+	a.ticketRoutes()
+	a.apiKeyRoutes()
+	a.clientRoutes()
+	a.signingKeyRoutes()
+	a.eventRoutes()
 	a.finish()
 	return a
 }
@@ -128,9 +149,10 @@ func (a *API) operation(r route) huma.Operation {
 		Method: r.method, Path: r.path, OperationID: r.id, Summary: r.summary,
 		Description:   strings.TrimSpace(r.text + "\n\nNeeds the scope `" + string(r.scope) + "`."),
 		DefaultStatus: r.status, Errors: slices.Compact(errs),
-		MaxBodyBytes: r.maxBody + 1, // huma refuses a body of exactly that size, too
-		Security:     []map[string][]string{{"bearer": {string(r.scope)}}, {"apiKey": {string(r.scope)}}},
-		Metadata:     map[string]any{"api": a},
+		MaxBodyBytes:    r.maxBody + 1, // huma refuses a body of exactly that size, too
+		BodyReadTimeout: bodyTimeout,
+		Security:        []map[string][]string{{"bearer": {string(r.scope)}}, {"apiKey": {string(r.scope)}}},
+		Metadata:        map[string]any{"api": a},
 	}
 }
 

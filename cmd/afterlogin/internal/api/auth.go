@@ -5,6 +5,7 @@ import (
 	"errors"
 	"mime"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -20,13 +21,19 @@ type Scope string
 const (
 	SessionsRead  Scope = "sessions:read"  // list and show sessions
 	SessionsWrite Scope = "sessions:write" // sign in, renew, sign out
+	TokensIssue   Scope = "tokens:issue"   // make access tokens and tickets below sessions, and redeem tickets
+	APIKeysWrite  Scope = "api-keys:write" // make, rotate and end API keys
+	ClientsWrite  Scope = "clients:write"  // register, show, change and remove OAuth clients
+	EventsRead    Scope = "events:read"    // follow what happens
 	Validate      Scope = "validate"       // ask whether a token is good
 	Explain       Scope = "explain"        // ask why it is, or is not
-	Admin         Scope = "admin"          // end API keys
+	Admin         Scope = "admin"          // the server's own keys: signing keys, admin keys
 )
 
 // Scopes returns all scopes, which is what the first key gets.
-func Scopes() []Scope { return []Scope{SessionsRead, SessionsWrite, Validate, Explain, Admin} }
+func Scopes() []Scope {
+	return []Scope{SessionsRead, SessionsWrite, TokensIssue, APIKeysWrite, ClientsWrite, EventsRead, Validate, Explain, Admin}
+}
 
 type callerKey struct{}
 
@@ -36,18 +43,33 @@ func caller(ctx context.Context) *afterlogin.Session {
 	return s
 }
 
-// need fails unless the caller has the scope, too.
-func need(ctx context.Context, s Scope, why string) error {
-	if c := caller(ctx); c != nil && slices.Contains(c.Scopes, string(s)) {
-		return nil
+// need fails unless the caller has one of the scopes, too.
+func need(ctx context.Context, why string, scopes ...Scope) error {
+	c := caller(ctx)
+	for _, s := range scopes {
+		if c != nil && slices.Contains(c.Scopes, string(s)) {
+			return nil
+		}
 	}
-	return lacking(s, why)
+	return lacking(scopes[0], why)
 }
 
 func lacking(s Scope, why string) *Problem {
 	p := NewProblem(http.StatusForbidden, "insufficient-scope", why+" needs an API key with the scope "+string(s))
 	p.header = http.Header{"Www-Authenticate": {`Bearer realm="afterlogin", error="insufficient_scope", scope="` + string(s) + `"`}}
 	return p
+}
+
+// Audience is what this API is called in API keys that are for certain services only.
+const Audience = "afterlogin"
+
+// remoteAddr is where the connection comes from, which behind a proxy is the proxy.
+func remoteAddr(r *http.Request) netip.Addr {
+	p, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return p.Addr()
 }
 
 // admit checks everything about a request that can be checked before its body is read. The context it returns carries
@@ -76,6 +98,7 @@ func (a *API) authenticate(ctx context.Context, r *http.Request, s Scope) (*afte
 	}
 	key, err := a.authority.Validate(ctx, afterlogin.TokenFrom(text), afterlogin.Expect{
 		Kinds: []afterlogin.Kind{afterlogin.KindAPIKey}, Scopes: []string{string(s)},
+		Audience: []string{Audience}, From: afterlogin.Client{Addr: remoteAddr(r)},
 	})
 	var refused *afterlogin.Refusal
 	switch {
@@ -155,8 +178,14 @@ var aToken = regexp.MustCompile(`al[a-z]_[A-Za-z0-9_-]{84}([A-Za-z0-9_-]{12})?`)
 // likeToken matches whatever could be a token or a large part of one.
 var likeToken = regexp.MustCompile(`al[a-z]_[A-Za-z0-9_-]{30,}`)
 
+// likeJWT matches whatever could be a signed token: two parts of base64url of which the first begins a JSON object.
+var likeJWT = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]*)?`)
+
 // Redact returns the text with [token] in place of everything that looks like a token.
 func Redact(s string) string {
+	if strings.Contains(s, "eyJ") {
+		s = likeJWT.ReplaceAllString(s, "[token]")
+	}
 	if !strings.Contains(s, "al") || !strings.Contains(s, "_") {
 		return s
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/keyring"
 	"github.com/afterlogin/afterlogin/store"
 	"github.com/afterlogin/afterlogin/store/memstore"
 	"github.com/afterlogin/afterlogin/store/pebblestore"
@@ -34,6 +35,7 @@ var stores = map[string]func(t *testing.T) store.Store{
 type fixture struct {
 	t    testing.TB
 	a    *afterlogin.Authority
+	ring *keyring.Ring
 	api  *API
 	log  bytes.Buffer
 	seen []afterlogin.Event
@@ -54,7 +56,8 @@ func newFixture(t testing.TB, s store.Store) *fixture {
 	}
 	log := slog.New(slog.NewTextHandler(&f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
-	f.a, err = afterlogin.New(afterlogin.Config{Store: s, Now: clock, Logger: log, Observe: func(e afterlogin.Event) {
+	f.ring = keyring.New()
+	f.a, err = afterlogin.New(afterlogin.Config{Store: s, Keys: f.ring, Issuer: "https://auth.example", ImportedKeys: true, Now: clock, Logger: log, Observe: func(e afterlogin.Event) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.seen = append(f.seen, e)
@@ -67,7 +70,7 @@ func newFixture(t testing.TB, s store.Store) *fixture {
 		s.Close()
 		f.noTokenIn("the log", f.log.String())
 	})
-	f.api = New(f.a, Options{Logger: log, Now: clock})
+	f.api = New(f.a, Options{Logger: log, Now: clock, Keys: f.ring})
 	f.key = f.apiKey(Scopes()...)
 	return f
 }

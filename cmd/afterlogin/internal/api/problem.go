@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -129,6 +131,9 @@ func (a *API) problem(ctx context.Context, err error) *Problem {
 		p = NewProblem(http.StatusServiceUnavailable, "temporarily-unavailable",
 			"the answer is not known now, which is neither a yes nor a no: try again")
 		p.header = http.Header{"Retry-After": {"1"}}
+	case errors.Is(err, afterlogin.ErrRateLimited):
+		p = NewProblem(http.StatusTooManyRequests, "rate-limited", "too many requests, or too many tokens of one session: wait for as long as Retry-After says")
+		p.header = http.Header{"Retry-After": {strconv.Itoa(retryAfter(err))}}
 	case errors.Is(err, afterlogin.ErrNoSession):
 		p = NewProblem(http.StatusNotFound, "no-such-session", "there is no such session, or it ended long ago")
 	case errors.Is(err, afterlogin.ErrBadSessionID):
@@ -162,11 +167,22 @@ func (a *API) problem(ctx context.Context, err error) *Problem {
 	return p.clean()
 }
 
+// retryAfter returns the whole seconds to wait after a *afterlogin.LimitError.
+func retryAfter(err error) int {
+	var limit *afterlogin.LimitError
+	if !errors.As(err, &limit) {
+		return 1
+	}
+	return int((limit.RetryAfter + time.Second - 1) / time.Second)
+}
+
 // coreFields are the fields of a request by the words with which the authority's errors begin.
 var coreFields = map[string]string{
 	"subject": "subject", "lifetime": "lifetime", "policy": "policy",
 	"scope": "scopes", "scopes": "scopes", "method": "auth.methods", "methods": "auth.methods",
 	"session data key": "data",
+	"name":             "name", "client": "client", "networks": "networks", "rate": "rate", "audience": "audience", "origin": "origin",
+	"overlap": "overlap", "hash": "sha256", "target": "target",
 }
 
 // huma keeps its settings in variables of its package; no other package of this program uses huma.

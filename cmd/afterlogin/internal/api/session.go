@@ -10,10 +10,14 @@ import (
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/config"
 )
 
-// A Session is what a caller learns of a session or an API key. It holds no secret.
+// A Session is what a caller learns of a session, an API key, or another credential. It holds no secret.
 type Session struct {
-	ID         string     `json:"id" doc:"Its handle, ses_… or key_…: no secret, and stable while its token is renewed."`
-	Kind       string     `json:"kind" enum:"session,api_key"`
+	ID         string     `json:"id" doc:"Its handle, ses_…, key_…, grant_… or tok_…: no secret, and stable while its token is renewed."`
+	Kind       string     `json:"kind" enum:"session,api_key,refresh_token,access_token,authorization_code,ticket,jwt,client"`
+	Root       string     `json:"root,omitempty" doc:"What it lives under, if that is not itself: it ends with that."`
+	Grant      string     `json:"grant,omitempty" doc:"The OAuth grant that a token was made from."`
+	Origin     string     `json:"origin,omitempty" doc:"The session that an API key or an offline grant came from."`
+	Client     string     `json:"client,omitempty" doc:"The OAuth client it is for."`
 	Subject    string     `json:"subject" doc:"Who signed in; empty while nobody has."`
 	Policy     string     `json:"policy" doc:"The policy it lives by."`
 	Name       string     `json:"name,omitempty" doc:"What people call it."`
@@ -25,6 +29,10 @@ type Session struct {
 	Device     Device     `json:"device" doc:"Where it was made."`
 	Generation uint32     `json:"generation" doc:"How often its token has been renewed, and one."`
 	Scopes     []string   `json:"scopes" doc:"What it may do."`
+	Audience   []string   `json:"audience,omitempty" doc:"The services it is for; absent: any."`
+	Actor      string     `json:"actor,omitempty" doc:"Who acts for the subject (RFC 8693)."`
+	Networks   []string   `json:"networks,omitempty" doc:"Where an API key may be used from; absent: anywhere."`
+	Rate       int        `json:"rate,omitempty" doc:"How many requests a minute an API key may make on each node; absent: any number."`
 	EndedAt    *time.Time `json:"ended_at,omitempty" doc:"When it ended, if it has."`
 	EndedWhy   string     `json:"ended_reason,omitempty" doc:"Why it ended: signed_out, signed_out_all, administrator, superseded, expired, idle, reused, …"`
 }
@@ -45,12 +53,19 @@ func newSession(s *afterlogin.Session) *Session {
 	out := &Session{
 		ID: string(s.ID), Kind: s.Kind.String(), Subject: s.Subject, Policy: s.Policy, Name: s.Name,
 		CreatedAt: s.Created, LastSeenAt: s.LastSeen, ExpiresAt: stamp(s.Absolute), IdleAt: stamp(s.Idle),
-		Auth:       Auth{Methods: s.Auth.Methods, At: stamp(s.Auth.At)},
-		Device:     Device{UserAgent: s.Device.UserAgent},
+		Auth:   Auth{Methods: s.Auth.Methods, At: stamp(s.Auth.At)},
+		Device: Device{UserAgent: s.Device.UserAgent},
+		Grant:  string(s.Grant), Origin: string(s.Origin), Client: s.Client, Audience: s.Audience, Actor: s.Actor, Rate: s.Rate,
 		Generation: s.Generation, Scopes: s.Scopes, EndedAt: stamp(s.Ended), EndedWhy: string(s.Why),
 	}
 	if s.Device.Addr.IsValid() {
 		out.Device.IP = s.Device.Addr.String()
+	}
+	if s.Root != s.ID {
+		out.Root = string(s.Root)
+	}
+	for _, p := range s.Networks {
+		out.Networks = append(out.Networks, p.String())
 	}
 	if out.Scopes == nil {
 		out.Scopes = []string{}

@@ -49,15 +49,21 @@ type createOutput struct {
 	Body     Created
 }
 
-type idInput struct {
+// IDInput is the id in the path.
+type IDInput struct {
 	ID string `path:"id" doc:"A session's handle, ses_…, or an API key's, key_…." maxLength:"64"`
+}
+
+type revokeInput struct {
+	IDInput
+	Derived bool `query:"derived" doc:"Also everything that came from it."`
 }
 
 type sessionOutput struct{ Body *Session }
 
 // Filter is what lists have in common.
 type Filter struct {
-	Kind   string `query:"kind" enum:"session,api_key" doc:"Only of this kind."`
+	Kind   string `query:"kind" enum:"session,api_key,refresh_token" doc:"Only of this kind. refresh_token is an OAuth grant that outlives the session."`
 	Ended  bool   `query:"ended" doc:"Also those that are over and not cleaned up yet."`
 	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"50"`
 	Cursor string `query:"cursor" doc:"next_cursor of the page before." maxLength:"128"`
@@ -92,7 +98,7 @@ func (a *API) sessionRoutes() {
 	register(a, route{
 		method: http.MethodGet, path: "/v1/sessions/{id}", scope: SessionsRead, id: "show-session", status: http.StatusOK,
 		errors: []int{http.StatusNotFound}, summary: "Show a session or an API key", text: "Also one that is over, for as long as it is kept: with when and why it ended.",
-	}, func(ctx context.Context, in *idInput) (*sessionOutput, error) {
+	}, func(ctx context.Context, in *IDInput) (*sessionOutput, error) {
 		s, err := a.authority.Session(ctx, afterlogin.SessionID(in.ID))
 		if err != nil {
 			return nil, badID(err)
@@ -102,7 +108,8 @@ func (a *API) sessionRoutes() {
 	register(a, route{
 		method: http.MethodDelete, path: "/v1/sessions/{id}", scope: SessionsWrite, id: "revoke-session", status: http.StatusNoContent,
 		errors: []int{http.StatusNotFound}, summary: "End a session or an API key",
-		text: "Durable when answered. Ending it again does no harm. An API key (key_…) needs the scope `admin` besides.",
+		text: "Durable when answered. Ending it again does no harm. An API key (key_…) needs the scope `api-keys:write` or `admin` besides; " +
+			"so does `derived=true`, which also ends everything that came from the session: what lives below it, and the offline grants and API keys that were made while signed in to it.",
 	}, a.revokeSession)
 }
 
@@ -169,6 +176,8 @@ func (a *API) list(ctx context.Context, subject string, f Filter) (*listOutput, 
 		q.Kind = afterlogin.KindSession
 	case "api_key":
 		q.Kind = afterlogin.KindAPIKey
+	case "refresh_token":
+		q.Kind = afterlogin.KindRefresh
 	}
 	page, err := a.authority.Page(ctx, q)
 	if err != nil {
@@ -181,9 +190,9 @@ func (a *API) list(ctx context.Context, subject string, f Filter) (*listOutput, 
 	return out, nil
 }
 
-func (a *API) revokeSession(ctx context.Context, in *idInput) (*struct{}, error) {
-	if strings.HasPrefix(in.ID, "key_") {
-		if err := need(ctx, Admin, "ending an API key"); err != nil {
+func (a *API) revokeSession(ctx context.Context, in *revokeInput) (*struct{}, error) {
+	if strings.HasPrefix(in.ID, "key_") || in.Derived {
+		if err := need(ctx, "ending an API key", APIKeysWrite, Admin); err != nil {
 			return nil, err
 		}
 	}
@@ -192,10 +201,20 @@ func (a *API) revokeSession(ctx context.Context, in *idInput) (*struct{}, error)
 	if err != nil {
 		return nil, badID(err)
 	}
-	if s.Kind == afterlogin.KindAPIKey { // by the record: the prefix is the caller's word
-		if err := need(ctx, Admin, "ending an API key"); err != nil {
+	switch s.Kind { // by the record: the prefix is the caller's word
+	case afterlogin.KindAPIKey:
+		if err := need(ctx, "ending an API key", APIKeysWrite, Admin); err != nil {
 			return nil, err
 		}
+		if err := mayTouch(ctx, s); err != nil {
+			return nil, err
+		}
+	case afterlogin.KindClient:
+		return nil, NewProblem(http.StatusNotFound, "no-such-session", "that is an OAuth client: it is removed, not signed out")
+	}
+	if in.Derived {
+		_, err := a.authority.RevokeFrom(ctx, id, afterlogin.ReasonAdministrator)
+		return nil, err
 	}
 	return nil, a.authority.Revoke(ctx, id, afterlogin.ReasonAdministrator)
 }

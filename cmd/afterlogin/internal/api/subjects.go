@@ -61,7 +61,7 @@ func (a *API) subjectRoutes() {
 		method: http.MethodDelete, path: "/v1/subjects/{sub}/sessions", scope: SessionsWrite, id: "revoke-subject-sessions", status: http.StatusNoContent,
 		errors: []int{http.StatusNotFound, http.StatusConflict}, summary: "Sign a subject out everywhere",
 		text: "One write, however many sessions there are; durable when answered. Sign-ins that are under way fail. " +
-			"`scope=everything` ends API keys, too, and needs the scope `admin` besides.",
+			"`scope=everything` ends API keys, too, and needs the scope `api-keys:write` or `admin` besides.",
 	}, a.revokeSubject)
 }
 
@@ -72,7 +72,7 @@ func (a *API) revokeSubject(ctx context.Context, in *subjectRevokeInput) (*struc
 	scope := afterlogin.Sessions
 	if in.Scope == "everything" {
 		scope = afterlogin.Everything
-		if err := need(ctx, Admin, "ending API keys"); err != nil {
+		if err := need(ctx, "ending API keys", APIKeysWrite, Admin); err != nil {
 			return nil, err
 		}
 	}

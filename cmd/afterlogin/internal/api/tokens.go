@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -22,15 +23,19 @@ import (
 type ValidateRequest struct {
 	Token  string   `json:"token,omitempty" doc:"The token to check."`
 	Tokens []string `json:"tokens,omitempty" doc:"Or several; the results come in their order." minItems:"1" maxItems:"100"`
-	Kinds  []string `json:"kinds,omitempty" doc:"The kinds of token that are accepted. Default: session." enum:"session,api_key"`
+	Kinds  []string `json:"kinds,omitempty" doc:"The kinds of token that are accepted. Default: session." enum:"session,api_key,access_token,jwt"`
 	Scopes []string `json:"scopes,omitempty" doc:"All of these must be granted." maxItems:"100"`
-	MaxAge string   `json:"max_age,omitempty" doc:"How long ago the person may have proved who they are: 15m, 12h." maxLength:"32"`
+	// Audience is a list like the others, so that a service that goes by two names need not ask twice.
+	Audience []string     `json:"audience,omitempty" doc:"What the service that asks is called: a token that is for certain services must be for one of these. Absent: any; of a JWT, the issuer." maxItems:"32"`
+	MaxAge   string       `json:"max_age,omitempty" doc:"How long ago the person may have proved who they are: 15m, 12h." maxLength:"32"`
+	Device   *DeviceInput `json:"device,omitempty" doc:"Where the token was presented from. An API key that is bound to networks is not good without."`
 }
 
 // Verdict says whether a token is good.
 type Verdict struct {
 	Active     bool     `json:"active"`
-	Reason     string   `json:"reason,omitempty" doc:"Why it is not: malformed, forged, unknown, revoked, signed_out_all, superseded, expired, idle, reused, renew, wrong_kind, scope, stale_auth, …"`
+	Reason     string   `json:"reason,omitempty" doc:"Why it is not: malformed, forged, unknown, revoked, signed_out_all, superseded, expired, idle, reused, renew, wrong_kind, wrong_audience, wrong_network, scope, stale_auth, rate_limited, …"`
+	RetryAfter int      `json:"retry_after,omitempty" doc:"With rate_limited: in how many seconds the key is good again. Answer 429."`
 	Cause      string   `json:"cause,omitempty" doc:"Why it was ended, if the reason is revoked."`
 	Message    string   `json:"message,omitempty" doc:"What to tell the person, if anything."`
 	Session    *Session `json:"session,omitempty" doc:"Only with active."`
@@ -122,6 +127,8 @@ func verdict(s *afterlogin.Session, err error) (Verdict, error) {
 	switch {
 	case err == nil:
 		return Verdict{Active: true, Session: newSession(s), RenewalDue: s.RenewalDue()}, nil
+	case errors.Is(err, afterlogin.ErrRateLimited):
+		return Verdict{Reason: "rate_limited", RetryAfter: retryAfter(err)}, nil
 	case errors.As(err, &refused):
 		return Verdict{Reason: string(refused.Reason), Cause: string(refused.Cause), Message: refused.Message()}, nil
 	}
@@ -170,14 +177,21 @@ func (a *API) validateRoute() {
 }
 
 func (a *API) validate(ctx context.Context, w http.ResponseWriter, r *http.Request) (any, error) {
+	// A writer that has no deadlines, as in a test, is read without one.
+	conn := http.NewResponseController(w)
+	conn.SetReadDeadline(time.Now().Add(bodyTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
 	if err != nil {
 		var large *http.MaxBytesError
-		if errors.As(err, &large) {
+		switch {
+		case errors.As(err, &large):
 			return nil, NewProblem(http.StatusRequestEntityTooLarge, "body-too-large", fmt.Sprintf("the body is over %d bytes", MaxBody))
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil, NewProblem(http.StatusRequestTimeout, "slow-body", "the body did not arrive in time")
 		}
 		return nil, NewProblem(http.StatusBadRequest, "broken-body", "the body could not be read to its end")
 	}
+	conn.SetReadDeadline(time.Time{}) // or it would end the request's context while we work
 	in, err := parseValidate(body)
 	if err != nil {
 		return nil, err
@@ -199,9 +213,9 @@ func (a *API) validate(ctx context.Context, w http.ResponseWriter, r *http.Reque
 	return out, nil
 }
 
-var validateFields = []string{"token", "tokens", "kinds", "scopes", "max_age"}
+var validateFields = []string{"token", "tokens", "kinds", "scopes", "audience", "max_age", "device"}
 
-// parseValidate reads the body of a validation: what huma does for other routes, for these five fields.
+// parseValidate reads the body of a validation: what huma does for other routes, for these few fields.
 func parseValidate(body []byte) (*ValidateRequest, error) {
 	malformed := func(msg string) error {
 		return NewProblem(http.StatusBadRequest, "malformed-json", "body: "+msg, FieldError{"body", msg})
@@ -229,8 +243,15 @@ func parseValidate(body []byte) (*ValidateRequest, error) {
 			into = &in.Kinds
 		case "scopes":
 			into = &in.Scopes
+		case "audience":
+			into = &in.Audience
 		case "max_age":
 			into, want = &in.MaxAge, "a text, 15m or 12h"
+		case "device":
+			if err := checkDevice(value); err != nil {
+				return nil, err
+			}
+			into, want = &in.Device, "an object"
 		default:
 			msg := "there is no field of this name; known are " + strings.Join(validateFields, ", ")
 			if near := config.Nearest(name, validateFields); near != "" {
@@ -253,13 +274,42 @@ func parseValidate(body []byte) (*ValidateRequest, error) {
 		return nil, invalid("body.tokens", "want 1 to %d tokens, got %d", MaxBatch, len(in.Tokens))
 	case len(in.Scopes) > 100:
 		return nil, invalid("body.scopes", "want at most 100, got %d", len(in.Scopes))
+	case len(in.Audience) > 32:
+		return nil, invalid("body.audience", "want at most 32, got %d", len(in.Audience))
 	}
 	return in, nil
 }
 
+var deviceFields = []string{"ip", "user_agent"}
+
+// checkDevice refuses fields that a device does not have.
+func checkDevice(value json.RawMessage) error {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(value, &fields) != nil || fields == nil {
+		return invalid("body.device", "want an object")
+	}
+	for name, v := range fields {
+		if !slices.Contains(deviceFields, name) {
+			return invalid("body.device."+clip(name), "there is no field of this name; known are %s", strings.Join(deviceFields, ", "))
+		}
+		var text string
+		if json.Unmarshal(v, &text) != nil || string(v) == "null" || len(text) > 2048 {
+			return invalid("body.device."+name, "want a text of up to 2048 bytes")
+		}
+	}
+	return nil
+}
+
+var validateKinds = map[string]afterlogin.Kind{
+	"session": afterlogin.KindSession, "api_key": afterlogin.KindAPIKey, "access_token": afterlogin.KindAccess, "jwt": afterlogin.KindJWT,
+}
+
 // expect returns what is expected of the tokens.
 func (in *ValidateRequest) expect() (e afterlogin.Expect, err error) {
-	e.Scopes = in.Scopes
+	e.Scopes, e.Audience = in.Scopes, in.Audience
+	if e.From, err = in.Device.client(); err != nil {
+		return e, err
+	}
 	if e.MaxAge, err = duration("max_age", in.MaxAge); err != nil {
 		return e, err
 	}
@@ -267,9 +317,9 @@ func (in *ValidateRequest) expect() (e afterlogin.Expect, err error) {
 		in.Kinds = []string{"session"}
 	}
 	for _, k := range in.Kinds {
-		kind, ok := map[string]afterlogin.Kind{"session": afterlogin.KindSession, "api_key": afterlogin.KindAPIKey}[k]
+		kind, ok := validateKinds[k]
 		if !ok {
-			return e, invalid("body.kinds", "want session or api_key")
+			return e, invalid("body.kinds", "want session, api_key, access_token or jwt")
 		}
 		if !slices.Contains(e.Kinds, kind) {
 			e.Kinds = append(e.Kinds, kind)

@@ -33,15 +33,22 @@ func Loopback(addr string) bool {
 	return err == nil && LoopbackHost(host)
 }
 
-// LoopbackHost reports whether the host, without a port, is a loopback address, localhost, or a name below it.
+// LoopbackHost reports whether the host, without a port, is a loopback address or localhost. Names below localhost are
+// not: RFC 6761 has them resolve to loopback, and not every resolver does.
 func LoopbackHost(host string) bool {
 	host = strings.TrimSuffix(strings.ToLower(host), ".")
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") { // RFC 6761: always loopback
+	if host == "localhost" {
 		return true
 	}
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	ip, err := netip.ParseAddr(host)
 	return err == nil && ip.Unmap().IsLoopback()
+}
+
+// LoopbackName reports whether a request that is addressed to the host, without a port, is addressed to this machine: a
+// loopback address, localhost, or a name below it, which browsers resolve without asking anybody.
+func LoopbackName(host string) bool {
+	return LoopbackHost(host) || strings.HasSuffix(strings.TrimSuffix(strings.ToLower(host), "."), ".localhost")
 }
 
 // validHost reports whether the text is a host name or an address, without a port.

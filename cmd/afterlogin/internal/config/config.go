@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/jwt"
 )
 
 // Prefix begins the name of every environment variable of ours.
@@ -34,10 +35,16 @@ type Config struct {
 	Shutdown      Duration `key:"shutdown_timeout" env:"SHUTDOWN_TIMEOUT" flag:"shutdown-timeout" doc:"how long running requests may take to finish after that"`
 	LogLevel      string   `key:"log.level" env:"LOG_LEVEL" flag:"log-level" doc:"debug, info, warn or error; debug logs every request"`
 	LogFormat     string   `key:"log.format" env:"LOG_FORMAT" flag:"log-format" doc:"text, json or auto: text on a terminal, json otherwise"`
+	Issuer        string   `key:"issuer" env:"ISSUER" flag:"issuer" doc:"https address of this server, as https://auth.example.com: who issues, in JWTs and for OAuth clients; empty: of a server on a loopback address that address, otherwise neither"`
+	SignInURL     string   `key:"sign_in_url" env:"SIGN_IN_URL" flag:"sign-in-url" doc:"the application's sign-in page, on the same host: where /oauth/authorize sends people who are not signed in, with return_to"`
+	JWTAlgorithm  string   `key:"jwt_algorithm" env:"JWT_ALGORITHM" flag:"jwt-algorithm" doc:"what JWTs are signed with: EdDSA, ES256 or, for old clients, RS256"`
+	ImportedKeys  bool     `key:"api_keys.imported" env:"API_KEYS_IMPORTED" flag:"imported-api-keys" doc:"accept API keys that were made elsewhere and imported by their hash; junk then costs a look into the store"`
 	CacheSize     int      `key:"cache_size" env:"CACHE_SIZE" flag:"cache-size" doc:"how many sessions are kept in memory, at about 500 bytes each"`
 
 	// Policies are the lifetimes by policy name: the built-in policies, with what was changed, and new ones.
 	Policies map[string]afterlogin.Policy `env:"-"`
+	// Clients are the OAuth clients of the file. OAuthClients returns them with their secrets.
+	Clients []Client `env:"-"`
 }
 
 // Default returns the settings of a server that was told nothing.
@@ -50,7 +57,10 @@ func Default() Config {
 		LogLevel:  "info",
 		LogFormat: "auto",
 		CacheSize: 100_000,
-		Policies:  afterlogin.DefaultPolicies(),
+
+		JWTAlgorithm: string(jwt.EdDSA),
+
+		Policies: afterlogin.DefaultPolicies(),
 	}
 }
 
@@ -167,6 +177,7 @@ func (l *Loaded) check() {
 	if c.MasterKey != "" && c.MasterKeyFile != "" {
 		l.faultHint("master_key_file", "keep one of them", "%sMASTER_KEY is set, too", Prefix)
 	}
+	l.checkOAuth()
 	for _, name := range sortedPolicies(c.Policies) {
 		if err := afterlogin.CheckPolicy(name, c.Policies[name]); err != nil {
 			l.fault(l.policyKey(name, err.Error()), "%v", err)

@@ -51,6 +51,10 @@ var samples = map[string]struct {
 	"log.level":             {"debug", "debug"},
 	"log.format":            {"json", "json"},
 	"cache_size":            {"12", 12},
+	"issuer":                {"https://auth.example.com", "https://auth.example.com"},
+	"sign_in_url":           {"/login", "/login"},
+	"jwt_algorithm":         {"ES256", "ES256"},
+	"api_keys.imported":     {"true", true},
 }
 
 // companion is what has to be set with it.
@@ -270,13 +274,25 @@ func TestEnvironment(t *testing.T) {
 func TestLoopback(t *testing.T) {
 	for addr, want := range map[string]bool{
 		"127.0.0.1:1": true, "127.9.9.9:1": true, "[::1]:1": true, "localhost:1": true, "LOCALHOST:1": true,
-		"shop.localhost:1": true, "[::ffff:127.0.0.1]:1": true,
-		":1": false, "0.0.0.0:1": false, "[::]:1": false, "10.0.0.1:1": false, "example.com:1": false,
+		"[::ffff:127.0.0.1]:1": true,
+		"shop.localhost:1":     false, // DNS may send it elsewhere
+		":1":                   false, "0.0.0.0:1": false, "[::]:1": false, "10.0.0.1:1": false, "example.com:1": false,
 		"localhost.example.com:1": false, "127.0.0.1.example.com:1": false, "nonsense": false,
 	} {
 		if got := Loopback(addr); got != want {
 			t.Errorf("Loopback(%q) = %v", addr, got)
 		}
+	}
+	for host, want := range map[string]bool{
+		"shop.localhost": true, "SHOP.localhost.": true, "localhost": true, "127.0.0.1": true,
+		"localhost.example.com": false, "shoplocalhost": false, "10.0.0.1": false, "": false,
+	} {
+		if got := LoopbackName(host); got != want {
+			t.Errorf("LoopbackName(%q) = %v", host, got)
+		}
+	}
+	if _, err := load(t, "listen: x.localhost:1\n", nil); err == nil || !strings.Contains(err.Error(), "without TLS") {
+		t.Errorf("listening on a name below localhost: %v", err)
 	}
 	for _, ok := range []string{"listen: 0.0.0.0:1\nbehind_proxy: true\n", "listen: ':1'\ntls: {cert: a, key: b}\n"} {
 		if _, err := load(t, ok, nil); err != nil {
@@ -397,6 +413,49 @@ func TestASecretInTheFileIsNotShown(t *testing.T) {
 		l := &Loaded{source: []byte(text)}
 		if got := l.excerpt(1, 2); got != "" {
 			t.Errorf("%q is shown: %s", text, got)
+		}
+	}
+}
+
+// What the settings name is looked at, too, and every mistake in it is reported at its setting.
+func TestCheckFiles(t *testing.T) {
+	dir := t.TempDir()
+	junk, long := filepath.Join(dir, "junk"), filepath.Join(dir, "long")
+	os.WriteFile(junk, []byte("hunter2"), 0o600)
+	os.WriteFile(long, make([]byte, maxSecret+1), 0o600)
+	good := strings.Repeat("A", 43) + "="
+	key := filepath.Join(dir, "key")
+	os.WriteFile(key, []byte(good+"\n"), 0o600)
+	none := filepath.Join(dir, "none")
+	for _, tt := range []struct {
+		args, environ []string
+		want          []string // a part of each fault
+	}{
+		{nil, nil, nil},
+		{[]string{"--master-key-file", key}, nil, nil},
+		{nil, []string{"AFTERLOGIN_MASTER_KEY=" + good}, nil},
+		{nil, []string{"AFTERLOGIN_MASTER_KEY=hunter2"}, []string{"env AFTERLOGIN_MASTER_KEY: AFTERLOGIN_MASTER_KEY: keyring: a master key is 32 random bytes"}},
+		{[]string{"--master-key-file", none}, nil, []string{"flag --master-key-file: master_key_file: master key: open " + none}},
+		{[]string{"--master-key-file", junk}, nil, []string{"flag --master-key-file: master_key_file: keyring: a master key is"}},
+		{[]string{"--master-key-file", long}, nil, []string{"is over"}},
+		{[]string{"--tls-cert", none, "--tls-key", junk}, nil, []string{"flag --tls-cert: tls.cert: TLS certificate: open " + none}},
+		{[]string{"--tls-cert", junk, "--tls-key", none}, nil, []string{"flag --tls-key: tls.key: TLS key: open " + none}},
+		{[]string{"--tls-cert", junk, "--tls-key", junk, "--master-key-file", none}, nil, []string{"flag --tls-cert: tls.cert: TLS certificate: tls: failed to find", "master key: open"}},
+	} {
+		l, err := load(t, "", tt.environ, tt.args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got Faults
+		if err := l.CheckFiles(); err != nil && !errors.As(err, &got) {
+			t.Errorf("%v: %v is not Faults", tt.args, err)
+		}
+		ok := len(got) == len(tt.want)
+		for i := 0; ok && i < len(got); i++ {
+			ok = strings.Contains(got[i].Error(), tt.want[i])
+		}
+		if !ok || strings.Contains(got.Error(), "hunter2") {
+			t.Errorf("%v %v: got %q, want %q", tt.args, tt.environ, got.Error(), tt.want)
 		}
 	}
 }

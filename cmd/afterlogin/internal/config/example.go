@@ -35,6 +35,7 @@ func Example() string {
 		}
 		fmt.Fprintf(&b, "#%s%s: %s\n", indent, name, value)
 	}
+	b.WriteString(exampleClients)
 	b.WriteString("\n# How long sessions live, by policy. A policy with a new name starts as a copy of browser.\n")
 	for _, f := range policyFields {
 		fmt.Fprintf(&b, "# %-8s  %s\n", f.key, f.doc)
@@ -51,3 +52,19 @@ func Example() string {
 	}
 	return b.String()
 }
+
+// exampleClients shows the clients' part of the file. It stands as it is even without the #: no client is default.
+const exampleClients = `
+# OAuth clients; others are made with "afterlogin clients add". docs/oauth.md says what each line means, and there is no
+# environment variable for them. A secret's hash: printf %s "$secret" | sha256sum
+#oauth:
+##  clients:
+##  - id: web-shop
+##    name: Web shop
+##    auth: secret
+##    secret_file: /run/secrets/web-shop
+##    grant_types: [authorization_code, refresh_token]
+##    redirect_uris: ["https://shop.example.com/callback"]
+##    scopes: [orders:read, orders:write]
+##    first_party: true
+`

@@ -95,7 +95,8 @@ func (l *Loaded) unknown(key, name string, known []string, in string) {
 // secret is not shown at all.
 func (l *Loaded) excerpt(line, col int) string {
 	// However the key is quoted. The file's name is no secret.
-	if strings.Contains(strings.ReplaceAll(string(l.source), "master_key_file", ""), "master_key") {
+	rest := noSecret.Replace(string(l.source))
+	if strings.Contains(rest, "master_key") || strings.Contains(rest, "secret") {
 		return ""
 	}
 	lines := strings.Split(string(l.source), "\n")
@@ -116,6 +117,9 @@ func (l *Loaded) excerpt(line, col int) string {
 	}
 	return strings.TrimSuffix(b.String(), "\n")
 }
+
+// noSecret takes the names away that look like those of secrets and are not.
+var noSecret = strings.NewReplacer("master_key_file", "", "secret_file", "", "secret_sha256", "", "auth: secret", "")
 
 // printable replaces what a terminal might take for a command, and cuts what is very long.
 func printable(s string) string {

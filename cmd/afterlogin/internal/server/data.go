@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/afterlogin/afterlogin"
@@ -24,6 +25,7 @@ const (
 	keysFile      = "keys.json"  // the installation's keys, sealed with the master key
 	masterFile    = "master.key" // unless the master key is elsewhere
 	adminKeyFile  = "admin.key"  // the first API key
+	adminKeyNote  = "admin.made" // says that there has been one
 	adminKeyName  = "admin key"
 	maxSecretFile = 4 << 10
 )
@@ -31,7 +33,7 @@ const (
 // data is an open data directory.
 type data struct {
 	dir   string
-	store store.Store
+	store *pebblestore.Store
 	keys  *keyring.Ring
 }
 
@@ -40,6 +42,9 @@ type data struct {
 func openData(ctx context.Context, c config.Config, log *slog.Logger) (*data, error) {
 	if err := os.MkdirAll(c.Data, 0o700); err != nil {
 		return nil, unusable(c.Data, err)
+	}
+	if err := private(c.Data); err != nil {
+		return nil, err
 	}
 	st, err := openStore(filepath.Join(c.Data, storeDir), log)
 	if err != nil {
@@ -58,8 +63,21 @@ func unusable(dir string, err error) error {
 	return setup("make it, owned by the user that this program runs as and with mode 0700, or name another with --data", "the data directory %s cannot be used: %w", dir, err)
 }
 
+// private refuses a directory in which others can put files of theirs in the place of ours.
+func private(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return unusable(dir, err)
+	}
+	if mode := info.Mode().Perm(); mode&0o022 != 0 && runtime.GOOS != "windows" {
+		return setup(fmt.Sprintf("chmod 700 %s, if nobody else has put anything there; or name a directory below it with --data, which will be made", dir),
+			"the data directory %s can be written to by others (mode %04o): they could replace its keys", dir, mode)
+	}
+	return nil
+}
+
 // openStore opens the embedded store.
-func openStore(dir string, log *slog.Logger) (store.Store, error) {
+func openStore(dir string, log *slog.Logger) (*pebblestore.Store, error) {
 	s, err := pebblestore.Open(dir, pebblestore.Options{Logger: log})
 	var path *fs.PathError
 	switch {
@@ -105,24 +123,8 @@ func (d *data) openKeys(ctx context.Context, c config.Config) (*keyring.Ring, er
 // master returns the master key: from the environment, from a file that was named, or from the data directory, where it
 // is made if fresh.
 func (d *data) master(c config.Config, fresh bool) ([]byte, error) {
-	if c.MasterKey != "" {
-		key, err := keyring.ParseMaster(c.MasterKey)
-		if err != nil {
-			return nil, fmt.Errorf("%sMASTER_KEY: %w", config.Prefix, err)
-		}
-		return key, nil
-	}
-	if c.MasterKeyFile != "" {
-		// What mounts secrets into a container often makes them readable to all in it: that is the operator's choice.
-		b, err := readSecret(c.MasterKeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("master key: %w", err)
-		}
-		key, err := keyring.ParseMaster(string(b))
-		if err != nil {
-			return nil, fmt.Errorf("%w (%s)", err, c.MasterKeyFile)
-		}
-		return key, nil
+	if key, err := c.Master(); key != nil || err != nil {
+		return key, err
 	}
 	path := filepath.Join(d.dir, masterFile)
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) && !fresh {
@@ -137,38 +139,53 @@ func (d *data) master(c config.Config, fresh bool) ([]byte, error) {
 }
 
 // adminKey makes the first API key, if there has been none, and says where it is. That there has been one is known from
-// the store: who takes the file away, to keep the key elsewhere, does not get another.
+// the store: who takes the file away, to keep the key elsewhere, does not get another. When the store has forgotten a key
+// that ended, it is known from a note beside it, so that ending the key is for good.
 //
 // An empty file says that making the key was begun: a start that finds one, after a crash, ends what may have been made
 // and makes it anew.
 func (d *data) adminKey(ctx context.Context, a *afterlogin.Authority, o Options) (where string, err error) {
-	path := filepath.Join(d.dir, adminKeyFile)
+	path, note := filepath.Join(d.dir, adminKeyFile), filepath.Join(d.dir, adminKeyNote)
 	text, err := readSecret(path)
 	exists := err == nil
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", unusable(d.dir, err)
 	}
+	_, err = os.Lstat(note)
+	noted := err == nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", unusable(d.dir, err)
+	}
 	var live []afterlogin.SessionID
-	ended, expired := 0, 0
+	over := 0
 	for s, err := range a.Sessions(ctx, afterlogin.Query{Subject: api.AdminSubject, Kind: afterlogin.KindAPIKey, Ended: true}) {
 		switch {
 		case err != nil:
 			return "", fmt.Errorf("look for the admin key: %w", err)
 		case s.Ended.IsZero():
 			live = append(live, s.ID)
-		case s.Why == afterlogin.ReasonExpired:
-			expired++
 		default:
-			ended++
+			over++
 		}
 	}
 	begun := exists && strings.TrimSpace(string(text)) == ""
+	never := !exists && !noted && len(live) == 0 && over == 0
+	if o.NewAdminKey || begun || never {
+		if err := d.mintAdminKey(ctx, a, o, path, live); err != nil {
+			return "", err
+		}
+	}
+	if !noted {
+		if err := writeSecret(note, "An admin key was made here. There is no other but by serve --new-admin-key.\n"); err != nil {
+			return "", unusable(d.dir, err)
+		}
+	}
 	switch {
-	case o.NewAdminKey, begun, len(live) == 0 && ended == 0:
-		return path, d.mintAdminKey(ctx, a, o, path, live)
+	case o.NewAdminKey || begun || never:
+		return path, nil
 	case len(live) == 0:
-		o.Logger.Warn("the admin key was ended; start once with --new-admin-key for another")
-		return "none: it was ended; --new-admin-key makes another", nil
+		o.Logger.Warn("the admin key is over: it was ended or has expired; start once with --new-admin-key for another")
+		return "none: it was ended or has expired; --new-admin-key makes another", nil
 	case !exists:
 		return "kept elsewhere; --new-admin-key makes another and ends it", nil
 	}

@@ -4,16 +4,21 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/api"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/config"
+	"github.com/afterlogin/afterlogin/store"
+	"github.com/afterlogin/afterlogin/store/pebblestore"
 )
 
 // pingTimeout bounds the look at the store for /readyz.
@@ -46,25 +51,32 @@ func getOnly(h http.HandlerFunc) http.Handler {
 	})
 }
 
+// always are headers of every answer. A handler may put another value in the place of one; nobody changes one in place.
+var always = []struct {
+	name  string
+	value [1]string
+}{
+	{"X-Content-Type-Options", [1]string{"nosniff"}},
+	{"Cache-Control", [1]string{"no-store"}},
+	{"Content-Security-Policy", [1]string{"default-src 'none'; frame-ancestors 'none'"}},
+	{"Referrer-Policy", [1]string{"no-referrer"}},
+	{"Cross-Origin-Resource-Policy", [1]string{"same-origin"}},
+}
+
 // frame answers the request with next, and sees to what is true of every answer.
 func (s *Server) frame(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	start := time.Now()
 	id := rand.Text()
 	r = r.WithContext(api.WithRequestID(r.Context(), id))
 	h := w.Header()
-	h.Set("X-Request-Id", id)
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h["X-Request-Id"] = []string{id}
+	for i := range always {
+		h[always[i].name] = always[i].value[:]
+	}
 	if r.TLS != nil {
 		h.Set("Strict-Transport-Security", "max-age=63072000")
 	}
-	if s.draining.Load() {
-		h.Set("Connection", "close") // the client opens its next connection where it is still welcome
-	}
-	rec := &recorder{ResponseWriter: w}
+	rec := &recorder{ResponseWriter: w, draining: &s.draining}
 	defer func() {
 		if p := recover(); p != nil {
 			if p == http.ErrAbortHandler {
@@ -77,43 +89,58 @@ func (s *Server) frame(w http.ResponseWriter, r *http.Request, next http.Handler
 			api.NewProblem(http.StatusInternalServerError, "internal",
 				"something went wrong here; the server's log says what, under this request_id").Write(rec, r)
 		}
-		s.log.Debug("request", "request_id", id, "method", r.Method, "path", r.URL.Path, "status", rec.status,
-			"duration", time.Since(start), "remote", r.RemoteAddr)
+		if s.log.Enabled(r.Context(), slog.LevelDebug) { // what is put together for it costs, written or not
+			s.log.Debug("request", "request_id", id, "method", r.Method, "path", r.URL.Path, "status", rec.status,
+				"duration", time.Since(start), "remote", r.RemoteAddr)
+		}
 	}()
 	next.ServeHTTP(rec, r)
+	rec.begin(http.StatusOK) // of an answer that is empty
 }
 
-// recorder remembers the status of an answer.
+// recorder remembers the status of an answer. One that begins while the server stops closes its connection.
 type recorder struct {
 	http.ResponseWriter
-	status int
+	status   int
+	draining *atomic.Bool
+}
+
+func (r *recorder) begin(status int) {
+	if r.status != 0 || status < 200 {
+		return
+	}
+	r.status = status
+	if r.draining.Load() {
+		r.Header().Set("Connection", "close") // the client opens its next connection where it is still welcome
+	}
 }
 
 func (r *recorder) WriteHeader(status int) {
-	if r.status == 0 && status >= 200 {
-		r.status = status
-	}
+	r.begin(status)
 	r.ResponseWriter.WriteHeader(status)
 }
 
 func (r *recorder) Write(b []byte) (int, error) {
-	if r.status == 0 {
-		r.status = http.StatusOK
-	}
+	r.begin(http.StatusOK)
 	return r.ResponseWriter.Write(b)
 }
 
 // Unwrap is for http.ResponseController.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-func health(w http.ResponseWriter, status int, text string) {
+func health(w http.ResponseWriter, status int, text string) { healthWhy(w, status, text, "") }
+
+func healthWhy(w http.ResponseWriter, status int, text, why string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(map[string]string{"status": text})
+	json.NewEncoder(w).Encode(struct {
+		Status string `json:"status"`
+		Reason string `json:"reason,omitempty"`
+	}{text, why})
 }
 
 // ready says whether requests should be sent here: not when a stop was asked for, and not while the store does not
-// answer.
+// answer, or takes no changes.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	if s.draining.Load() {
 		health(w, http.StatusServiceUnavailable, "stopping")
@@ -121,9 +148,20 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
 	defer cancel()
-	if err := s.authority.Ping(ctx); err != nil {
+	err := s.data.store.Writable()
+	if err == nil {
+		err = s.authority.Ping(ctx)
+	}
+	if err != nil {
 		s.log.Error("not ready", "request_id", api.RequestID(r.Context()), "err", err)
-		health(w, http.StatusServiceUnavailable, "unavailable")
+		why := "the store does not answer"
+		switch {
+		case errors.Is(err, store.ErrFull):
+			why = "there is no room where the server keeps its data"
+		case errors.Is(err, pebblestore.ErrStalled):
+			why = "the disk where the server keeps its data does not answer"
+		}
+		healthWhy(w, http.StatusServiceUnavailable, "unavailable", why)
 		return
 	}
 	health(w, http.StatusOK, "ready")
@@ -144,7 +182,7 @@ func (s *Server) checkHost(next http.Handler) http.Handler {
 				host = h
 			}
 			host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
-			if !config.LoopbackHost(host) && !slices.Contains(hosts, host) {
+			if !config.LoopbackName(host) && !slices.Contains(hosts, host) {
 				api.NewProblem(http.StatusMisdirectedRequest, "unknown-host",
 					"this server is not known by the name in the request's Host header; if it should be, start it with --host NAME").Write(w, r)
 				return

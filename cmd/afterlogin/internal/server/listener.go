@@ -1,7 +1,9 @@
 package server
 
 import (
+	"errors"
 	"net"
+	"os"
 	"sync/atomic"
 	"time"
 )
@@ -11,23 +13,22 @@ import (
 type lastListener struct {
 	net.Listener
 	finishing atomic.Bool
-	// queue empties the kernel's queue of connections, where we know how to keep newcomers out meanwhile. Only Accept
-	// uses it, and only when finishing.
-	queue *lastQueue
-	until time.Time // when Accept stops to wait for a lull, where we do not; set by finish before finishing
+	until     time.Time // when Accept stops to wait for a lull; set by finish before finishing
 }
 
 const (
-	// lull is for how long nobody must have connected before the listener is closed.
-	lull = 10 * time.Millisecond
+	// lull is for how long nobody must have connected before the listener is closed: longer than the last step of a
+	// handshake takes.
+	lull = 50 * time.Millisecond
 	// maxFinish bounds how long finishing takes.
 	maxFinish = time.Second
 )
 
 func newLastListener(l net.Listener) *lastListener { return &lastListener{Listener: l} }
 
-// finish has Accept return the connections that wait, and then net.ErrClosed.
+// finish has Accept return the connections that wait, and those that are being made, and then net.ErrClosed.
 func (l *lastListener) finish() {
+	keepOut(l.Listener) // or there is always somebody between the last look and the close
 	l.until = time.Now().Add(maxFinish)
 	l.finishing.Store(true)
 	if !l.wake(0) {
@@ -49,21 +50,15 @@ func (l *lastListener) Accept() (net.Conn, error) {
 			return c, err
 		}
 	}
-	if l.queue == nil {
-		l.queue = newLastQueue(l.Listener)
-	}
-	for time.Now().Before(l.until) {
-		more := !l.queue.empty(l.until)
-		if !more && l.queue.known() || !l.wake(lull) {
-			break
-		}
-		if c, err := l.Listener.Accept(); err == nil {
+	for began := time.Now(); began.Before(l.until) && l.wake(lull); {
+		c, err := l.Listener.Accept()
+		if err == nil {
 			return c, nil
-		} else if !l.queue.known() {
-			break // nobody came for a while
 		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) >= lull {
+			break
+		} // or else finish woke us only now
 	}
 	l.Listener.Close()
-	l.queue.close()
 	return nil, net.ErrClosed
 }

@@ -3,83 +3,35 @@ package server
 import (
 	"net"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// lastQueue empties a listening socket's queue of connections that are made and not accepted, while nobody can join it.
+// keepOut has the kernel drop the knock of whoever would connect from now on, and reports whether it does. They knock
+// again a second later, when the port is closed or belongs to the next process. Handshakes that have begun go on, and
+// end in the listener's queue.
 //
-// A queue whose limit is zero takes one connection and no more; the kernel then drops who knocks, and they knock again
-// a second later, when the port is closed or belongs to the next process. So a connection of our own is put into it.
-// When that is the last one there, nobody else is, and the socket can be closed. Without this there is always somebody
-// between the last look and the close.
-type lastQueue struct {
-	raw  syscall.RawConn // nil: this is no TCP socket, or it cannot be asked
-	addr *net.TCPAddr
-	plug net.Conn // our own connection, if it is in the queue
-}
-
-func newLastQueue(l net.Listener) *lastQueue {
-	q := &lastQueue{}
-	t, ok := l.(*net.TCPListener)
+// A limit of zero for the queue would keep newcomers out as well, and with them those whose handshake has begun: they
+// take themselves for connected, send a request, and are reset when the listener is closed.
+func keepOut(l net.Listener) bool {
+	t, ok := l.(syscall.Conn)
 	if !ok {
-		return q
+		return false
 	}
 	raw, err := t.SyscallConn()
 	if err != nil {
-		return q
+		return false
 	}
-	addr := *t.Addr().(*net.TCPAddr)
-	if addr.IP.IsUnspecified() {
-		addr.IP = net.IPv4(127, 0, 0, 1)
+	const flags, syn, ack = 13, 0x02, 0x10 // in the TCP header, RFC 9293, 3.1
+	drop := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: flags},
+		{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: syn | ack},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: 0, Jf: 1, K: syn},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 1<<32 - 1},
 	}
-	q.addr, q.raw = &addr, raw
-	cerr := raw.Control(func(fd uintptr) { err = unix.Listen(int(fd), 0) })
-	if _, ok := q.length(); cerr != nil || err != nil || !ok {
-		q.raw = nil
-	}
-	return q
-}
-
-// known reports whether the queue can be looked into.
-func (q *lastQueue) known() bool { return q.raw != nil }
-
-// length returns how many connections wait.
-func (q *lastQueue) length() (n uint32, ok bool) {
-	cerr := q.raw.Control(func(fd uintptr) {
-		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		if ok = err == nil; ok {
-			n = info.Unacked // of a listening socket: the length of its queue
-		}
+	cerr := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(drop)), Filter: &drop[0]})
 	})
-	return n, ok && cerr == nil
-}
-
-// empty reports whether nobody waits and nobody can come. If it returns false, Accept will return somebody, soon if not
-// at once.
-func (q *lastQueue) empty(until time.Time) bool {
-	for q.known() && time.Now().Before(until) {
-		n, ok := q.length()
-		switch {
-		case !ok:
-			q.raw = nil
-		case q.plug != nil && n <= 1:
-			return true // that one is ours
-		case n > 0:
-			return false
-		default: // a newcomer may be faster than our own; then it is accepted, and we try again
-			d := net.Dialer{Timeout: lull}
-			if c, err := d.Dial("tcp", q.addr.String()); err == nil {
-				q.plug = c
-			}
-		}
-	}
-	return false
-}
-
-func (q *lastQueue) close() {
-	if q.plug != nil {
-		q.plug.Close()
-	}
+	return cerr == nil && err == nil
 }

@@ -2,18 +2,7 @@
 
 package server
 
-import (
-	"net"
-	"time"
-)
+import "net"
 
-// lastQueue is for Linux. Elsewhere the listener waits for a lull.
-type lastQueue struct{}
-
-func newLastQueue(net.Listener) *lastQueue { return &lastQueue{} }
-
-func (*lastQueue) known() bool { return false }
-
-func (*lastQueue) empty(time.Time) bool { return false }
-
-func (*lastQueue) close() {}
+// keepOut is for Linux. Elsewhere newcomers are taken until there is a lull.
+func keepOut(net.Listener) bool { return false }

@@ -39,9 +39,11 @@ func logEvents(log *slog.Logger) func(afterlogin.Event) {
 	return func(e afterlogin.Event) {
 		level := slog.LevelDebug
 		switch e.Type {
-		case afterlogin.EventReuse, afterlogin.EventKeyReuse, afterlogin.EventRolledBack, afterlogin.EventInURL:
+		case afterlogin.EventReuse, afterlogin.EventKeyReuse, afterlogin.EventGrantReuse, afterlogin.EventCodeReplayed, afterlogin.EventRolledBack,
+			afterlogin.EventInURL:
 			level = slog.LevelWarn
-		case afterlogin.EventRevoked, afterlogin.EventKeyRevoked, afterlogin.EventKeyCreated, afterlogin.EventSubject:
+		case afterlogin.EventRevoked, afterlogin.EventKeyRevoked, afterlogin.EventKeyCreated, afterlogin.EventSubject,
+			afterlogin.EventClientCreated, afterlogin.EventClientChanged, afterlogin.EventClientRevoked:
 			level = slog.LevelInfo
 		}
 		log.Log(context.Background(), level, e.Type, "session", e.Session, "subject", e.Subject, "reason", e.Reason, "detail", e.Detail)

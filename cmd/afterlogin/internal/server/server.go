@@ -19,6 +19,7 @@ import (
 	"github.com/afterlogin/afterlogin"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/api"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/config"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/oauth"
 )
 
 // Limits of a connection.
@@ -62,6 +63,9 @@ type Server struct {
 	log       *slog.Logger
 	data      *data
 	authority *afterlogin.Authority
+	api       *api.API
+	oauth     atomic.Pointer[oauth.Server] // nil: no issuer
+	tls       *tls.Config                  // nil: plain HTTP
 	handler   http.Handler
 	draining  atomic.Bool
 }
@@ -69,6 +73,13 @@ type Server struct {
 // Open opens the data directory, making it at the first start, and the authority on it. The error is often a
 // *SetupError.
 func Open(ctx context.Context, o Options) (*Server, error) {
+	t, err := o.Config.TLS() // before anything is made
+	if err != nil {
+		return nil, setup("tls.cert and tls.key name PEM files that belong together", "%w", err)
+	}
+	if _, err := o.Config.Master(); err != nil {
+		return nil, err
+	}
 	d, err := openData(ctx, o.Config, o.Logger)
 	if err != nil {
 		return nil, err
@@ -77,17 +88,22 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 	if size == 0 {
 		size = -1 // none; zero is the library's default
 	}
-	a, err := afterlogin.New(afterlogin.Config{
-		Store: d.store, Keys: d.keys, Policies: o.Config.Policies, CacheSize: size, Logger: o.Logger, Observe: logEvents(o.Logger),
+	s := &Server{config: o.Config, log: o.Logger, data: d, tls: t}
+	s.authority, err = afterlogin.New(afterlogin.Config{
+		Store: d.store, Keys: d.keys, Policies: o.Config.Policies, CacheSize: size, Logger: o.Logger, Observe: s.observe(logEvents(o.Logger)),
+		Issuer: o.Config.IssuerURL(), Algorithm: o.Config.Algorithm(), ImportedKeys: o.Config.ImportedKeys,
 	})
 	if err != nil {
 		return nil, errors.Join(err, d.close())
 	}
-	s := &Server{config: o.Config, log: o.Logger, data: d, authority: a}
-	if s.AdminKey, err = d.adminKey(ctx, a, o); err != nil {
+	if s.AdminKey, err = d.adminKey(ctx, s.authority, o); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	s.handler = s.handle(api.New(a, api.Options{Logger: o.Logger}))
+	if err := s.openOAuth(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	s.api = api.New(s.authority, api.Options{Logger: o.Logger, Keys: d.keys, Algorithm: o.Config.Algorithm()})
+	s.handler = s.handle(s.withOAuth(s.api))
 	return s, nil
 }
 
@@ -99,7 +115,9 @@ func (s *Server) Close() error { return errors.Join(s.authority.Close(), s.data.
 
 // Listen opens the address of the configuration. Whoever connects waits until Run begins.
 func Listen(c config.Config) (net.Listener, error) {
-	l, err := net.Listen("tcp", c.Listen)
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // keepOut needs a plain TCP socket
+	l, err := lc.Listen(context.Background(), "tcp", c.Listen)
 	if err != nil {
 		return nil, setup("another program may be using the port: name another with --listen, as in --listen 127.0.0.1:7071", "listen on %s: %w", c.Listen, err)
 	}
@@ -108,32 +126,26 @@ func Listen(c config.Config) (net.Listener, error) {
 
 // Run answers requests until ctx ends, and then stops without losing one: /readyz says so at once, so that a proxy
 // sends no more; requests are still taken for the drain time, and their connections closed after the answer; then those
-// that are running are finished, for as long as the shutdown timeout allows.
+// that are running are finished, for as long as the shutdown timeout allows, and connections that have been idle
+// throughout are ended as conns has it.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
-	busy := &conns{busy: make(map[net.Conn]time.Time)}
+	all := newConns()
 	h := &http.Server{
-		ConnState:         busy.note,
+		ConnState:         all.note,
 		Handler:           s.handler,
+		TLSConfig:         s.tls,
 		ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
 		MaxHeaderBytes: maxHeader,
 		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
-	}
-	if s.config.TLSCert != "" {
-		cert, err := tls.LoadX509KeyPair(s.config.TLSCert, s.config.TLSKey)
-		if err != nil {
-			l.Close()
-			return setup("tls.cert and tls.key name PEM files that belong together", "TLS certificate: %w", err)
-		}
-		h.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 	}
 	last := newLastListener(l)
 	served := make(chan error, 1)
 	go func() {
 		if h.TLSConfig != nil {
-			served <- h.ServeTLS(last, "", "")
+			served <- h.ServeTLS(all.listener(last), "", "")
 			return
 		}
-		served <- h.Serve(last)
+		served <- h.Serve(all.listener(last))
 	}()
 	select {
 	case err := <-served:
@@ -141,16 +153,21 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	case <-ctx.Done():
 	}
 	s.draining.Store(true)
+	s.api.EndStreams() // whoever follows the events goes on elsewhere
+	all.drain()
 	s.log.Info("stopping", "drain", s.config.Drain.String())
 	time.Sleep(time.Duration(s.config.Drain))
 	last.finish()
 	<-served
-	h.SetKeepAlivesEnabled(false) // whoever is idle has been for the drain time
 	stop, cancel := context.WithTimeout(context.Background(), time.Duration(s.config.Shutdown))
 	defer cancel()
-	busy.wait(stop)
-	if err := h.Shutdown(stop); err != nil {
+	all.end(stop)
+	err := h.Shutdown(stop)
+	if err != nil {
 		h.Close()
+	}
+	all.wait()
+	if err != nil {
 		return fmt.Errorf("requests were still running after %v and were cut off: %w", s.config.Shutdown, err)
 	}
 	s.log.Info("stopped")

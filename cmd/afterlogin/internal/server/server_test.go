@@ -53,6 +53,7 @@ func (b *buffer) String() string {
 // settings returns the default configuration on a directory of the test.
 func settings(dir string) config.Config {
 	c := config.Default()
+	os.Chmod(dir, 0o700) // if it is there: who tests may have another umask
 	c.Data = dir
 	c.Listen = "127.0.0.1:0"
 	c.Drain = 0
@@ -166,13 +167,75 @@ func TestAdminKey(t *testing.T) {
 	s.Close()
 
 	s, _ = open(t, c, false) // ended on purpose: no other by itself
-	if !strings.Contains(s.AdminKey, "it was ended") || good(s, third) {
+	if !strings.Contains(s.AdminKey, "--new-admin-key") || good(s, third) {
 		t.Errorf("an ended key: %q", s.AdminKey)
 	}
 	s.Close()
 	for _, key := range []string{first, second, third} {
 		if strings.Contains(log.String(), key) {
 			t.Error("a key stands in the log")
+		}
+	}
+}
+
+// An admin key that ended, and that the store has forgotten since, is not made anew by itself.
+func TestAdminKeyForgotten(t *testing.T) {
+	dir := t.TempDir()
+	c := settings(dir)
+	forget := func() { // as a purge does, and more
+		t.Helper()
+		if err := os.RemoveAll(filepath.Join(dir, storeDir)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, _ := open(t, c, false)
+	old := adminKey(t, dir)
+	s.Close()
+	for _, kept := range []bool{true, false} { // the file with the old key
+		if !kept {
+			os.Remove(filepath.Join(dir, adminKeyFile))
+		}
+		forget()
+		s, log := open(t, c, false)
+		b, err := os.ReadFile(filepath.Join(dir, adminKeyFile))
+		if kept && strings.TrimSpace(string(b)) != old || !kept && err == nil {
+			t.Errorf("file kept %v: another key was made", kept)
+		}
+		if !strings.Contains(s.AdminKey, "--new-admin-key") || !strings.Contains(log.String(), "--new-admin-key") {
+			t.Errorf("file kept %v: no remedy: %q, %s", kept, s.AdminKey, log)
+		}
+		s.Close()
+	}
+	s, _ = open(t, c, true)
+	if key := adminKey(t, dir); key == old {
+		t.Error("--new-admin-key made none")
+	}
+	s.Close()
+	// A directory of before there was a note gets one.
+	os.Remove(filepath.Join(dir, adminKeyNote))
+	s, _ = open(t, c, false)
+	s.Close()
+	if _, err := os.Stat(filepath.Join(dir, adminKeyNote)); err != nil {
+		t.Error(err)
+	}
+}
+
+// A directory that others can write to is refused, before anything is put there.
+func TestWritableByOthers(t *testing.T) {
+	for mode, ok := range map[os.FileMode]bool{0o700: true, 0o750: true, 0o755: true, 0o777: false, 0o720: false, 0o702: false} {
+		dir := t.TempDir()
+		c := settings(dir)
+		os.Chmod(dir, mode)
+		s, _, err := tryOpen(t, c, false)
+		if err == nil {
+			s.Close()
+		}
+		var setup *SetupError
+		if ok != (err == nil) || !ok && (!errors.As(err, &setup) || !strings.Contains(setup.Hint, "chmod 700 "+dir)) {
+			t.Errorf("mode %04o: %v", mode, err)
+		}
+		if entries, _ := os.ReadDir(dir); !ok && len(entries) > 0 {
+			t.Errorf("mode %04o: %v was made all the same", mode, entries)
 		}
 	}
 }
@@ -431,7 +494,7 @@ func TestReady(t *testing.T) {
 	}
 	s.draining.Store(false)
 	s.data.store.Close() // the store does not answer
-	if resp, body := ask(s, "GET", "/readyz", "", ""); resp.StatusCode != 503 || body != "{\"status\":\"unavailable\"}\n" {
+	if resp, body := ask(s, "GET", "/readyz", "", ""); resp.StatusCode != 503 || body != `{"status":"unavailable","reason":"the store does not answer"}`+"\n" {
 		t.Errorf("store closed: %d %s", resp.StatusCode, body)
 	}
 	if resp, _ := ask(s, "GET", "/livez", "", ""); resp.StatusCode != 200 {
@@ -495,8 +558,9 @@ func TestLargeHeader(t *testing.T) {
 	}
 }
 
-func TestTLS(t *testing.T) {
-	dir := t.TempDir()
+// certificate makes a certificate for the server, and has the configuration name it.
+func certificate(t *testing.T, dir string, c *config.Config) *x509.CertPool {
+	t.Helper()
 	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "afterlogin test"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
@@ -507,15 +571,22 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	pkcs, _ := x509.MarshalPKCS8PrivateKey(key)
-	c := settings(filepath.Join(dir, "data"))
+	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	c.TLSCert, c.TLSKey = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	os.WriteFile(c.TLSCert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600)
+	os.WriteFile(c.TLSCert, cert, 0o600)
 	os.WriteFile(c.TLSKey, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs}), 0o600)
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(cert)
+	return pool
+}
+
+func TestTLS(t *testing.T) {
+	dir := t.TempDir()
+	c := settings(filepath.Join(dir, "data"))
+	pool := certificate(t, dir, &c)
 	s, _ := open(t, c, false)
 	defer s.Close()
 	base, stop := start(t, s)
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}}
 	resp, err := client.Get(base + "/livez")
 	if err != nil {
@@ -540,11 +611,13 @@ func TestTLS(t *testing.T) {
 		t.Error(err)
 	}
 	c.TLSKey = c.TLSCert
-	s.config = c
-	l, _ := Listen(c)
+	c.Data = filepath.Join(dir, "other")
 	var setup *SetupError
-	if err := s.Run(t.Context(), l); !errors.As(err, &setup) {
+	if _, _, err := tryOpen(t, c, false); !errors.As(err, &setup) {
 		t.Errorf("a certificate for a key: %v", err)
+	}
+	if _, err := os.Stat(c.Data); err == nil {
+		t.Error("the data directory was made all the same")
 	}
 }
 

@@ -29,7 +29,7 @@ func mount(t *testing.T, dir string, flags uintptr, options string) {
 
 func TestReadOnlyVolume(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ro")
-	mount(t, dir, syscall.MS_RDONLY, "")
+	mount(t, dir, syscall.MS_RDONLY, "mode=700")
 	for _, data := range []string{dir, filepath.Join(dir, "data")} {
 		_, _, err := tryOpen(t, settings(data), false)
 		var setup *SetupError
@@ -91,6 +91,9 @@ func TestFullVolume(t *testing.T) {
 		t.Fatalf("got %d %s, want %d", resp.StatusCode, body, status)
 	}
 	wait(503)
+	if resp, body := ask(s, "GET", "/readyz", "", ""); resp.StatusCode != 503 || !strings.Contains(body, "no room") {
+		t.Errorf("readyz with hardly any room: %d %s", resp.StatusCode, body)
+	}
 	if resp, _, body := signIn(); resp.Header.Get("Retry-After") == "" || !strings.Contains(body, "#store-full") {
 		t.Errorf("%v %s", resp.Header, body)
 	}
@@ -118,4 +121,7 @@ func TestFullVolume(t *testing.T) {
 	f.Close()
 	os.Remove(ballast)
 	wait(201)
+	if resp, body := ask(s, "GET", "/readyz", "", ""); resp.StatusCode != 200 {
+		t.Errorf("readyz with room again: %d %s", resp.StatusCode, body)
+	}
 }

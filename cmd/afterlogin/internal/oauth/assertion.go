@@ -1,0 +1,128 @@
+package oauth
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/oauth/clients"
+	"github.com/afterlogin/afterlogin/jwt"
+)
+
+const (
+	// maxAssertion is how long an assertion may be good for.
+	maxAssertion = 5 * time.Minute
+	// maxAssertions is how many are remembered. When there are more, none is accepted: nothing is forgotten too early.
+	maxAssertions = 50_000
+	typeAssertion = "client-authentication+jwt"
+)
+
+// byAssertion authenticates a client by a JWT that it has signed (RFC 7523, and its revision on the audience).
+func (s *Server) byAssertion(ctx context.Context, p presented) (*client, *Error) {
+	typ, claimed, audiences := peek(p.proof)
+	if claimed == "" || p.id != "" && p.id != claimed {
+		return nil, badClient("client_assertion is not a JWT of this client")
+	}
+	c, err := s.known.get(ctx, claimed)
+	switch {
+	case errors.Is(err, afterlogin.ErrNoClient):
+		return nil, badClient("there is no such client, or it does not authenticate in this way")
+	case err != nil:
+		return nil, s.fault(ctx, err)
+	case c.settings.Auth != clients.KeyJWT:
+		return nil, badClient("there is no such client, or it does not authenticate in this way")
+	case audiences != 1:
+		return nil, badClient("client_assertion: aud must be one text, the issuer")
+	}
+	keys, err := c.settings.PublicKeys()
+	if err != nil {
+		return nil, s.fault(ctx, err)
+	}
+	v := jwt.Verifier{Keys: keys, Issuer: c.id, Audience: []string{s.issuer, s.issuer + TokenPath}, Type: jwt.TypeUntyped, Now: s.now}
+	if strings.EqualFold(typ, typeAssertion) {
+		v.Type = typeAssertion
+	}
+	claims, err := v.Verify(ctx, p.proof)
+	if err != nil {
+		return nil, badClient("client_assertion is refused: " + string(jwt.ReasonOf(err)))
+	}
+	now := s.now()
+	switch {
+	case claims.Subject != c.id:
+		return nil, badClient("client_assertion: sub must be the client_id, as iss is")
+	case claims.ID == "":
+		return nil, badClient("client_assertion: jti is missing")
+	case claims.Expiry.After(now.Add(maxAssertion + jwt.DefaultLeeway)):
+		return nil, badClient("client_assertion: exp is more than 5 minutes away")
+	}
+	sum := sha256.Sum256([]byte(c.id + "\x00" + claims.ID))
+	switch first, full := s.seen.use(sum, claims.Expiry.Add(2*jwt.DefaultLeeway), now); {
+	case full:
+		return nil, unavailable()
+	case !first:
+		return nil, badClient("client_assertion was used before: make one for each request")
+	}
+	return c, nil
+}
+
+// peek reads from a JWT that nobody has verified what is needed to find the key to verify it with: its type, its issuer,
+// and how many audiences it has, 0 if they are a list.
+func peek(text string) (typ, iss string, audiences int) {
+	head, rest, ok := strings.Cut(text, ".")
+	body, _, ok2 := strings.Cut(rest, ".")
+	if !ok || !ok2 || len(text) > jwt.MaxSize {
+		return "", "", 0
+	}
+	var header struct {
+		Typ string `json:"typ"`
+	}
+	var claims struct {
+		Issuer   string          `json:"iss"`
+		Audience json.RawMessage `json:"aud"`
+	}
+	h, err := base64.RawURLEncoding.DecodeString(head)
+	b, err2 := base64.RawURLEncoding.DecodeString(body)
+	if err != nil || err2 != nil || json.Unmarshal(h, &header) != nil || json.Unmarshal(b, &claims) != nil {
+		return "", "", 0
+	}
+	if len(claims.Audience) > 0 && claims.Audience[0] == '"' {
+		audiences = 1
+	}
+	return header.Typ, claims.Issuer, audiences
+}
+
+// assertions remembers which assertions were used, on this node, until they are over.
+type assertions struct {
+	mu   sync.Mutex
+	used map[[sha256.Size]byte]int64
+}
+
+// use notes the assertion. first says that it was not used before; full that there is no room to know.
+func (a *assertions) use(sum [sha256.Size]byte, until, now time.Time) (first, full bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if end, ok := a.used[sum]; ok && now.Unix() <= end {
+		return false, false
+	}
+	if a.used == nil {
+		a.used = make(map[[sha256.Size]byte]int64)
+	}
+	if len(a.used) >= maxAssertions {
+		for k, end := range a.used {
+			if now.Unix() > end {
+				delete(a.used, k)
+			}
+		}
+		if len(a.used) >= maxAssertions {
+			return false, true
+		}
+	}
+	a.used[sum] = until.Unix()
+	return true, false
+}

@@ -1,0 +1,76 @@
+package oauth
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/oauth/clients"
+)
+
+const (
+	// knownFor is for how long a client is not read again: as long as the authority's lease.
+	knownFor = time.Second
+	maxKnown = 10_000
+)
+
+// known keeps decoded clients for a moment, since every introspection needs one.
+type known struct {
+	authority *afterlogin.Authority
+	now       func() time.Time
+
+	mu      sync.RWMutex
+	changes uint64 // how often something was forgotten; what was read before that is not kept
+	clients map[string]knownClient
+}
+
+type knownClient struct {
+	client *client
+	read   time.Time // before it was read
+}
+
+func newKnown(a *afterlogin.Authority, now func() time.Time) *known {
+	return &known{authority: a, now: now, clients: make(map[string]knownClient)}
+}
+
+// forget has every client read again.
+func (k *known) forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.changes++
+	clear(k.clients)
+}
+
+// get returns the client. The error is afterlogin.ErrNoClient or ErrUnavailable.
+func (k *known) get(ctx context.Context, id string) (*client, error) {
+	now := k.now()
+	k.mu.RLock()
+	c, ok := k.clients[id]
+	changes := k.changes
+	k.mu.RUnlock()
+	if age := now.Sub(c.read); ok && age >= 0 && age < knownFor {
+		return c.client, nil
+	}
+	reg, err := k.authority.Client(ctx, 0, id)
+	if err != nil {
+		return nil, err
+	}
+	settings, err := clients.Parse(reg.Settings)
+	if err != nil {
+		return nil, err
+	}
+	if settings.Disabled {
+		return nil, afterlogin.ErrNoClient
+	}
+	made := &client{id: id, reg: reg, settings: settings, sums: settings.Sums()}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.changes == changes {
+		if len(k.clients) >= maxKnown {
+			clear(k.clients)
+		}
+		k.clients[id] = knownClient{made, now}
+	}
+	return made, nil
+}
