@@ -107,6 +107,9 @@ type shell struct {
 	running []*exec.Cmd
 }
 
+// carried are the variables that are kept from one command to the next.
+const carried = "key token mark id csrf verifier challenge ask code refresh access order link"
+
 var aPort = regexp.MustCompile(`localhost:(\d{4,5})\b`)
 
 // block runs the commands of one block.
@@ -159,7 +162,7 @@ func (s *shell) port(written string) string {
 
 func (s *shell) env() []string {
 	return append(os.Environ(), "PATH="+s.bin+":"+os.Getenv("PATH"), "AFTERLOGIN_LISTEN=127.0.0.1:"+s.port("7070"),
-		"AFTERLOGIN_SERVER=http://127.0.0.1:"+s.port("7070"), "XDG_CACHE_HOME="+s.dir, "HOME="+s.dir)
+		"AFTERLOGIN_SERVER=http://127.0.0.1:"+s.port("7070"), "XDG_CACHE_HOME="+s.dir, "XDG_RUNTIME_DIR="+s.dir, "HOME="+s.dir)
 }
 
 func (s *shell) command(text string, expected []string) {
@@ -171,7 +174,7 @@ func (s *shell) command(text string, expected []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	// Variables are carried over in a file.
-	script := "set -a; [ -f .vars ] && . ./.vars; " + s.exchange(text) + "\nstatus=$?; for v in key token mark id; do [ -n \"${!v}\" ] && printf '%s=%q\\n' $v \"${!v}\"; done > .vars; exit $status"
+	script := "set -a; [ -f .vars ] && . ./.vars; " + s.exchange(text) + "\nstatus=$?; for v in " + carried + "; do [ -n \"${!v}\" ] && printf '%s=%q\\n' $v \"${!v}\"; done > .vars; exit $status"
 	cmd := exec.CommandContext(ctx, "bash", "-c", script)
 	cmd.Dir, cmd.Env = s.dir, s.env()
 	var out bytes.Buffer
@@ -203,7 +206,7 @@ func (s *shell) background(text string) {
 		address = "127.0.0.1:4000"
 	case strings.Contains(text, "demo"):
 		address = "127.0.0.1:" + s.port("7071")
-		text += " --addr " + address
+		text += " --addr " + address + " --renewal 3s --grace 3s" // nobody is reading along
 	}
 	if conn, err := net.Dial("tcp", address); err == nil {
 		conn.Close()

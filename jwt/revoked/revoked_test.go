@@ -238,6 +238,26 @@ func TestGrantsAndClients(t *testing.T) {
 	})
 }
 
+// What was handed over to another host, and what was exchanged, can be ended by itself.
+func TestBetween(t *testing.T) {
+	inWorld(t, revoked.Options{}, func(w *world) {
+		mia := w.signIn("mia")
+		ticket, err := w.a.IssueTicket(w.Context(), mia.Session, afterlogin.TicketRequest{Target: "https://b.example/"})
+		w.must(err)
+		there, err := w.a.RedeemTicket(w.Context(), ticket.Token, afterlogin.TicketUse{Target: "https://b.example/", Open: true})
+		w.must(err)
+		opaque, err := w.a.IssueAccess(w.Context(), there.Session, afterlogin.AccessRequest{})
+		w.must(err)
+		here, one, two := w.token(mia.Session), w.token(there.Session), w.token(opaque.Session)
+		w.must(w.a.Revoke(w.Context(), opaque.Session.ID, afterlogin.ReasonAdministrator))
+		w.want(two, revoked.ErrRevoked)
+		w.want(one, nil)
+		w.must(w.a.Revoke(w.Context(), there.Session.ID, afterlogin.ReasonSignedOut))
+		w.want(one, revoked.ErrRevoked)
+		w.want(here, nil)
+	})
+}
+
 // A list that missed something says so, and still refuses what it knows.
 func TestUnknown(t *testing.T) {
 	inWorld(t, revoked.Options{Silence: time.Minute}, func(w *world) {

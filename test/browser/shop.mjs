@@ -8,7 +8,9 @@
 // SHOTS       where to put screenshots; default: a temporary directory
 
 import assert from 'node:assert/strict';
+import crypto from 'node:crypto';
 import { mkdtemp, readFile } from 'node:fs/promises';
+import http from 'node:http';
 import { createRequire } from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
@@ -207,6 +209,55 @@ try {
 		await shot('7-devices');
 	});
 
+	await step('an app on this machine asks for her cart, on a page of its own; it stands among her devices, and she signs it out', async () => {
+		let arrived;
+		const answer = new Promise((resolve) => { arrived = resolve; });
+		const door = http.createServer((request, response) => {
+			const { pathname, searchParams } = new URL(request.url, 'http://127.0.0.1');
+			response.setHeader('Content-Type', 'text/html');
+			response.end('<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>Done</title><p>You can close this window.');
+			if (pathname === '/callback') {
+				arrived(searchParams);
+			}
+		});
+		await new Promise((resolve) => { door.listen(0, '127.0.0.1', resolve); });
+		try {
+			const redirect = `http://127.0.0.1:${door.address().port}/callback`;
+			const verifier = crypto.randomBytes(32).toString('base64url');
+			const state = crypto.randomBytes(16).toString('base64url');
+			await page.goto(url('/oauth/authorize?' + new URLSearchParams({
+				response_type: 'code', client_id: 'pocket-shop', redirect_uri: redirect, state, scope: 'cart offline_access',
+				code_challenge: crypto.createHash('sha256').update(verifier).digest('base64url'), code_challenge_method: 'S256',
+			})));
+			assert.match(await page.locator('h1').textContent(), /Pocket Shop asks/);
+			await accessible();
+			await shot('8-consent');
+			await page.getByRole('button', { name: 'Allow' }).click();
+			await page.waitForURL(/\/callback\?/);
+			const got = await answer;
+			assert.equal(got.get('state'), state);
+			assert.equal(got.get('iss'), new URL(base).origin);
+			const token = (form) => fetch(url('/oauth/token'), { method: 'POST', body: new URLSearchParams({ client_id: 'pocket-shop', ...form }) });
+			const granted = await token({ grant_type: 'authorization_code', code: got.get('code'), redirect_uri: redirect, code_verifier: verifier });
+			assert.equal(granted.status, 200);
+			const { access_token: access, refresh_token: refresh } = await granted.json();
+			const cart = () => fetch(url('/api/cart'), { headers: { Authorization: `Bearer ${access}` } });
+			assert.equal((await (await cart()).json()).items.length, 2);
+			await page.goto(url('/account/sessions'));
+			assert.match(await page.locator('[data-app]').textContent(), /Pocket Shop \(app\)/);
+			await accessible();
+			await shot('9-app');
+			await page.getByRole('button', { name: 'Sign out Pocket Shop (app)' }).click();
+			assert.equal(await page.locator('[data-app]').count(), 0);
+			assert.equal((await cart()).status, 401);
+			const refused = await token({ grant_type: 'refresh_token', refresh_token: refresh });
+			assert.deepEqual([refused.status, (await refused.json()).error], [400, 'invalid_grant']);
+		} finally {
+			door.close();
+			door.closeAllConnections();
+		}
+	});
+
 	await step('signing out everywhere else ends the phone, and not this device', async () => {
 		const phone = await browser.newContext({
 			viewport: { width: 390, height: 844 },
@@ -220,13 +271,13 @@ try {
 		assert.ok((await cookieOf(phone, name)).expires > Date.now() / 1000 + 29 * 86400);
 		assert.equal(await far.locator('[data-device]').count(), 2);
 		assert.ok(await far.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth), 'the page is wider than the phone');
-		await shot('8-phone', far);
+		await shot('10-phone', far);
 		await page.reload();
 		await page.getByRole('button', { name: 'Sign out everywhere else' }).click();
 		assert.equal(await page.locator('[data-device]').count(), 1);
 		assert.equal((await far.goto(url('/cart'))).status(), 401);
 		assert.match(await far.getByRole('alert').textContent(), /signed out on all devices/);
-		await shot('9-phone-out', far);
+		await shot('11-phone-out', far);
 		await phone.close();
 	});
 
@@ -236,14 +287,20 @@ try {
 		assert.equal(await page.locator('[data-order]').count(), 1);
 		assert.equal(await page.locator('[data-cart-count]').count(), 0);
 		await accessible();
-		await shot('10-orders');
+		await shot('12-orders');
+		await page.getByRole('button', { name: 'A link to it for elsewhere' }).click();
+		await accessible();
+		await shot('12-receipt-link');
+		const link = await page.locator('[data-link]').textContent();
+		assert.deepEqual([(await fetch(link)).status, (await fetch(link)).status], [200, 410]);
+		await page.getByRole('link', { name: 'Back to your orders' }).click();
 	});
 
 	await step('she signs out; the cookie is gone, and the back button shows nothing of hers', async () => {
 		const last = (await cookie()).value;
 		await page.getByRole('button', { name: 'Sign out', exact: true }).click();
 		assert.equal(await cookie(), undefined);
-		await shot('11-signed-out');
+		await shot('13-signed-out');
 		await page.goBack();
 		await page.waitForURL(/\/sign-in\?return_to=/);
 		const answer = await raw(url('/cart'), { headers: { Cookie: `${name}=${last}` } });
@@ -253,7 +310,7 @@ try {
 	await step('what is not there says so', async () => {
 		assert.equal((await page.goto(url('/products/coffee'))).status(), 404);
 		await accessible();
-		await shot('12-not-found');
+		await shot('14-not-found');
 	});
 
 	await step('all of it works without JavaScript', async () => {

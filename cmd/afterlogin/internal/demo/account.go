@@ -124,37 +124,48 @@ const (
 	maxOver = 12
 )
 
-// sessionsBody is what the page of sessions shows.
-type sessionsBody struct{ Live, Over []sessionView }
+// sessionsBody is what the page of sessions shows: where the person is signed in, the apps that are, and what is over.
+type sessionsBody struct{ Live, Apps, Over []sessionView }
 
 type sessionView struct {
 	*afterlogin.Session
 	Here                              bool
 	Remembered                        bool
 	Device, Network, Why              string
+	May                               string // what an app may see
 	CreatedAgo, LastSeenAgo, EndedAgo string
 }
 
-// sessions shows where the person is signed in: this device first, then by last use; then what is over, and why.
+// sessions shows where the person is signed in: this device first, then by last use; then the apps, which hold a grant
+// of their own; then what is over, and why.
 func (s *shop) sessions(w http.ResponseWriter, r *http.Request) error {
 	here, _ := httpauth.Session(r.Context())
 	now := s.now()
 	var b sessionsBody
-	q := afterlogin.Query{Subject: here.Subject, Kind: afterlogin.KindSession, Ended: true}
-	for session, err := range s.authority.Sessions(r.Context(), q) {
+	for session, err := range s.authority.Sessions(r.Context(), afterlogin.Query{Subject: here.Subject, Ended: true}) {
 		if err != nil {
 			return err
+		}
+		if !personal(session) {
+			continue
 		}
 		v := sessionView{
 			Session: session, Here: session.ID == here.ID, Remembered: session.Policy == afterlogin.PolicyRemember,
 			Device: device.Name(session.Device.UserAgent), Network: network(session.Device.Addr),
 			CreatedAgo: ago(now, session.Created), LastSeenAgo: ago(now, session.LastSeen),
 		}
+		app := session.Kind == afterlogin.KindRefresh
+		if app {
+			v.Device = session.Name + " (app)"
+			v.May = strings.Join(slices.DeleteFunc(slices.Clone(session.Scopes), func(s string) bool { return s == "offline_access" }), ", ")
+		}
 		switch {
 		case !session.Ended.IsZero():
 			v.EndedAgo, v.Why = ago(now, session.Ended), whyEnded(session.Why)
 			b.Over = append(b.Over, v)
-		case len(b.Live) < maxLive || v.Here:
+		case app && len(b.Apps) < maxLive:
+			b.Apps = append(b.Apps, v)
+		case !app && (len(b.Live) < maxLive || v.Here):
 			b.Live = append(b.Live, v)
 		}
 	}
@@ -167,19 +178,28 @@ func (s *shop) sessions(w http.ResponseWriter, r *http.Request) error {
 		}
 		return y.LastSeen.Compare(x.LastSeen)
 	})
+	slices.SortFunc(b.Apps, func(x, y sessionView) int { return y.LastSeen.Compare(x.LastSeen) })
 	slices.SortFunc(b.Over, func(x, y sessionView) int { return y.Ended.Compare(x.Ended) })
 	b.Over = b.Over[:min(len(b.Over), maxOver)]
 	var n *notice
 	switch {
 	case r.URL.Query().Has("others"):
 		n = &notice{Title: "Signed out everywhere else", Text: []string{"This device is the only one left."}}
+	case r.URL.Query().Has("app"):
+		n = &notice{Title: "Signed out there", Text: []string{"The app's tokens open nothing any more. It has to ask you again."}}
 	case r.URL.Query().Has("one"):
 		n = &notice{Title: "Signed out there", Text: []string{"The next page that is opened on that device will ask for the password."}}
 	}
 	return s.show(w, r, "sessions", "Where you are signed in", "sessions", b, n)
 }
 
-// signOutOne ends one of the person's own sessions.
+// personal reports whether the page of sessions is about the session: a sign-in, or an app with offline access. What
+// lives below a sign-in ends with it and is not listed by itself.
+func personal(session *afterlogin.Session) bool {
+	return session.Kind == afterlogin.KindSession || session.Kind == afterlogin.KindRefresh && session.ID == session.Root
+}
+
+// signOutOne ends one of the person's own sessions, or an app's.
 func (s *shop) signOutOne(w http.ResponseWriter, r *http.Request) error {
 	here, _ := httpauth.Session(r.Context())
 	other, err := s.own(r.Context(), here, afterlogin.SessionID(r.PathValue("id")))
@@ -196,6 +216,9 @@ func (s *shop) signOutOne(w http.ResponseWriter, r *http.Request) error {
 	if err := s.authority.Revoke(r.Context(), other.ID, afterlogin.ReasonSignedOut); err != nil {
 		return err
 	}
+	if other.Kind == afterlogin.KindRefresh {
+		return see(w, r, "/account/sessions?app")
+	}
 	return see(w, r, "/account/sessions?one")
 }
 
@@ -208,7 +231,7 @@ func (s *shop) own(ctx context.Context, here *afterlogin.Session, id afterlogin.
 	if err != nil {
 		return nil, err
 	}
-	if other.Subject != here.Subject || other.Kind != afterlogin.KindSession {
+	if other.Subject != here.Subject || !personal(other) {
 		return nil, afterlogin.ErrNoSession
 	}
 	return other, nil

@@ -51,6 +51,8 @@ type story struct {
 	offset                 atomic.Int64 // of the story's clock from the wall's
 	mia, tom, phone, thief *browser
 	visitors               []*browser // these, and those who come once
+	app, jwtApp            *pocket
+	apps                   []*pocket
 	played, failed         int
 
 	// mu guards tokens, since some requests go out at once.
@@ -67,21 +69,26 @@ func (s *story) advance(d time.Duration) { s.offset.Add(int64(d)) }
 
 func (s *story) visitor(userAgent string) *browser {
 	b := &browser{
-		client: newClient(netip.Addr{}), base: s.demo.loopbackURL(), userAgent: userAgent,
-		note: func(cookie string) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.tokens = append(s.tokens, cookie)
-		},
+		client: newClient(netip.Addr{}), base: s.demo.loopbackURL(), userAgent: userAgent, note: s.note,
 	}
 	s.visitors = append(s.visitors, b)
 	return b
+}
+
+// note keeps a token that was handed out, to look for it later where it must not be.
+func (s *story) note(token string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tokens = append(s.tokens, token)
 }
 
 // leave closes the visitors' connections.
 func (s *story) leave() {
 	for _, b := range s.visitors {
 		b.client.CloseIdleConnections()
+	}
+	for _, p := range s.apps {
+		p.client.CloseIdleConnections()
 	}
 }
 

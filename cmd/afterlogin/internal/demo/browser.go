@@ -2,6 +2,7 @@ package demo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"html"
 	"io"
@@ -160,4 +161,41 @@ func visit(ctx context.Context, client *http.Client, base, userAgent, cookie str
 func pathOnly(s string) string {
 	s, _, _ = strings.Cut(s, "?")
 	return s
+}
+
+var requestField = regexp.MustCompile(`name="request" value="([^"]*)"`)
+
+// allow opens the address that an app sends its person to, signs in if that is asked for, says yes, and brings the app
+// its answer.
+func (b *browser) allow(ctx context.Context, address, user string) error {
+	u, err := url.Parse(address)
+	if err != nil {
+		return errors.New("the app's address is none")
+	}
+	a, err := b.get(ctx, u.RequestURI())
+	if err == nil && a.path == "/sign-in" {
+		a, err = b.post(ctx, "/sign-in", url.Values{"user": {user}, "password": {"demo"}, "return_to": {u.RequestURI()}})
+	}
+	if err != nil {
+		return err
+	}
+	asked := requestField.FindStringSubmatch(a.body)
+	if a.Status != http.StatusOK || asked == nil {
+		return fmt.Errorf("%s asks nothing: the shop answered %d", a.path, a.Status)
+	}
+	a, err = b.request(ctx, http.MethodPost, a.path, url.Values{
+		httpauth.CSRFField: {b.csrf}, "request": {html.UnescapeString(asked[1])}, "decision": {"allow"},
+	})
+	if err != nil {
+		return err
+	}
+	if a.Status != http.StatusSeeOther {
+		return fmt.Errorf("%s: the shop answered %d", a.path, a.Status)
+	}
+	back, err := http.NewRequestWithContext(ctx, http.MethodGet, a.header.Get("Location"), nil)
+	if err != nil {
+		return errors.New("the shop sends the browser to no address")
+	}
+	_, err = read(b.client, back) // without the shop's cookie: this is another host
+	return err
 }

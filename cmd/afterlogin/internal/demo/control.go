@@ -22,7 +22,6 @@ import (
 	"github.com/afterlogin/afterlogin"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/device"
 	"github.com/afterlogin/afterlogin/httpauth"
-	"github.com/afterlogin/afterlogin/internal/opaque"
 )
 
 // The demo's files in the state directory. Both are readable by their owner only.
@@ -52,12 +51,15 @@ type address struct {
 	URL    string `json:"url"`    // and for programs: the very address that it listens on
 	Secret string `json:"secret"` // for the control endpoint
 	PID    int    `json:"pid"`
+	// Grace is for how long what was renewed is still good. No thief could ask that; it is for the timelines.
+	Grace time.Duration `json:"grace"`
 }
 
-// control is the endpoint that the thief's commands talk to. Whoever knows the secret gets cookies from it: that is
+// control is the endpoint that the demo's other commands talk to. Whoever knows the secret gets cookies from it: that is
 // what the demo is for, and why nothing but the demo has it.
 type control struct {
 	shop   *shop
+	key    *partnerKey
 	dir    string // empty: there is no endpoint
 	addr   address
 	seen   sightings
@@ -67,8 +69,8 @@ type control struct {
 // openControl makes the endpoint and its file.
 func (d *Demo) openControl() (*control, error) {
 	c := &control{
-		shop: d.shop, dir: d.config.StateDir, client: newClient(netip.Addr{}),
-		addr: address{Shop: d.URL(), URL: d.loopbackURL(), Secret: rand.Text() + rand.Text(), PID: os.Getpid()},
+		shop: d.shop, key: &d.key, dir: d.config.StateDir, client: newClient(netip.Addr{}),
+		addr: address{Shop: d.URL(), URL: d.loopbackURL(), Secret: rand.Text() + rand.Text(), PID: os.Getpid(), Grace: d.config.Grace},
 	}
 	if c.dir == "" {
 		return c, nil
@@ -109,6 +111,8 @@ func (c *control) around(next http.Handler) http.Handler {
 	mux.HandleFunc("POST "+controlPath+"steal", c.steal)
 	mux.HandleFunc("GET "+controlPath+"watch", c.watch)
 	mux.HandleFunc("POST "+controlPath+"shopper", c.shopper)
+	mux.HandleFunc("POST "+controlPath+"partner", c.partner)
+	mux.HandleFunc("POST "+controlPath+"rotate", c.rotate)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !strings.HasPrefix(r.URL.Path, controlPath) || c.dir == "" {
 			next.ServeHTTP(&seer{ResponseWriter: w, note: func() { c.see(w.Header(), r) }}, r)
@@ -117,7 +121,7 @@ func (c *control) around(next http.Handler) http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		got, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 		if !ok || subtle.ConstantTimeCompare([]byte(got), []byte(c.addr.Secret)) != 1 {
-			http.Error(w, "this is for "+c.shop.command+" demo steal and replay, which know the secret", http.StatusForbidden)
+			http.Error(w, "this is for the other commands of "+c.shop.command+" demo, which know the secret", http.StatusForbidden)
 			return
 		}
 		mux.ServeHTTP(w, r)
@@ -175,7 +179,8 @@ func (c *control) see(answer http.Header, r *http.Request) {
 		return
 	}
 	token := setCookie(answer)
-	if token == "" {
+	fresh := token != ""
+	if !fresh {
 		cookie, err := r.Cookie(httpauth.PlainCookieName)
 		if err != nil {
 			return
@@ -192,8 +197,11 @@ func (c *control) see(answer http.Header, r *http.Request) {
 		}
 	}
 	e, err := c.shop.authority.Explain(r.Context(), afterlogin.TokenFrom(token), afterlogin.Client{})
-	if err != nil || !e.Valid || e.Session.Anonymous() || generation(token) != e.Session.Generation {
+	if err != nil || !e.Valid || e.Session.Anonymous() {
 		return
+	}
+	if _, known := c.seen.latest[e.Session.ID]; known && !fresh {
+		return // a page that was under way with the cookie from before
 	}
 	if c.seen.latest == nil {
 		c.seen.latest = make(map[afterlogin.SessionID]sighting)
@@ -227,15 +235,6 @@ func (c *control) newest(r *http.Request) (sighting, bool) {
 	return best, best.token != ""
 }
 
-// generation tells of which generation a token is; 0 if it is none.
-func generation(token string) uint32 {
-	t, err := opaque.Parse(token)
-	if err != nil {
-		return 0
-	}
-	return t.Generation
-}
-
 // setCookie returns the session cookie that an answer sets, and "" if it sets none.
 func setCookie(h http.Header) string {
 	for _, line := range h["Set-Cookie"] {
@@ -266,7 +265,7 @@ func (c *control) steal(w http.ResponseWriter, r *http.Request) {
 	}
 	_, seq := c.shop.events.of("", 0)
 	reply(w, stolen{
-		Token: s.token, Session: s.session.ID, Generation: generation(s.token), Subject: s.session.Subject,
+		Token: s.token, Session: s.session.ID, Generation: s.session.Generation, Subject: s.session.Subject,
 		Device: device.Name(s.userAgent), Seq: seq, From: strconv.Itoa(c.addr.PID) + "@" + c.addr.URL,
 	})
 }

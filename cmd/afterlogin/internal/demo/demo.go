@@ -1,12 +1,13 @@
 // Package demo is the shop of "afterlogin demo": a small web shop on the loopback interface whose sign-ins, carts and
-// devices are real sessions in a real store, a thief who copies a cookie and uses it, and the whole story played
-// headless with every step checked.
+// devices are real sessions in a real store; a thief who copies a cookie and uses it; an app that lives on refresh tokens
+// and a partner's program with an API key; and the whole story played headless with every step checked.
 //
 // It is written against the exported calls of afterlogin and httpauth, as any application is, so that it doubles as the
 // example of how a server-rendered site uses them. One thing in it no application may copy, and only the demo does it:
-// it keeps the last cookie of each session in memory, so that the thief has something to steal (see sightings).
+// it keeps the last cookie of each session in memory, so that the thief has something to steal (see sightings), and the
+// partner's key, so that the partner can come and ask for it (see partnerKey).
 //
-// Start with [Start]; [Steal] and [Replay] are the thief, [Auto] is the story.
+// Start with [Start]; [Steal] and [Replay] are the thief, [App] and [Partner] the programs, [Auto] is the story.
 package demo
 
 import (
@@ -63,6 +64,7 @@ type Demo struct {
 	store     *pebblestore.Store
 	authority *afterlogin.Authority
 	shop      *shop
+	key       partnerKey
 	control   *control
 	server    *http.Server
 	listeners []net.Listener
@@ -100,10 +102,17 @@ func Start(c Config) (_ *Demo, err error) {
 		return nil, err
 	}
 	d.shop.auth = auth
+	site, err := d.openPrograms(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	if err := d.makeKey(context.Background()); err != nil {
+		return nil, err
+	}
 	if d.control, err = d.openControl(); err != nil {
 		return nil, err
 	}
-	d.serve()
+	d.serve(site)
 	return d, nil
 }
 
@@ -128,7 +137,7 @@ func (c *Config) setDefaults() {
 	}
 }
 
-// policies are the built-in ones for browsers with the demo's times.
+// policies are the built-in ones for browsers, and for the app, with the demo's times.
 func (c *Config) policies() map[string]afterlogin.Policy {
 	all := afterlogin.DefaultPolicies()
 	out := make(map[string]afterlogin.Policy)
@@ -137,6 +146,9 @@ func (c *Config) policies() map[string]afterlogin.Policy {
 		p.Renewal, p.Grace = c.Renewal, c.Grace
 		out[name] = p
 	}
+	p := all[afterlogin.PolicyRefreshPublic]
+	p.Grace = c.Grace
+	out[afterlogin.PolicyRefreshPublic] = p
 	return out
 }
 
@@ -207,7 +219,7 @@ func (d *Demo) openStore() error {
 	d.cleanup = append(d.cleanup, d.store.Close)
 	log := newEventLog()
 	d.authority, err = afterlogin.New(afterlogin.Config{
-		Store: d.store, Keys: ring, Policies: c.policies(), Observe: log.add, Logger: c.Logger, Now: c.Now,
+		Store: d.store, Keys: ring, Policies: c.policies(), Issuer: d.issuer(), Observe: log.add, Logger: c.Logger, Now: c.Now,
 	})
 	if err != nil {
 		return err
@@ -220,10 +232,10 @@ func (d *Demo) openStore() error {
 	return nil
 }
 
-// serve serves the shop on the listeners.
-func (d *Demo) serve() {
+// serve serves the site on the listeners.
+func (d *Demo) serve(site http.Handler) {
 	d.server = &http.Server{
-		Handler:           d.control.around(d.shop.handler()),
+		Handler:           d.control.around(site),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		IdleTimeout:       2 * time.Minute,

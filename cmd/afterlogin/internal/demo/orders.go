@@ -88,6 +88,20 @@ func (b *orderBook) of(subject string) []order {
 	return out
 }
 
+// sold is how much of the product was ordered.
+func (b *orderBook) sold(product string) (n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, o := range b.orders {
+		for _, i := range o.Items {
+			if i.Product == product {
+				n += i.Quantity
+			}
+		}
+	}
+	return n
+}
+
 // writePrivate writes v as JSON to a file that only its owner can read, all of it or nothing.
 func writePrivate(path string, v any) error {
 	b, err := json.Marshal(v)

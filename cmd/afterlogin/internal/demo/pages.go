@@ -25,7 +25,7 @@ var staticFiles embed.FS
 // pages are the templates by name, each with the layout around it.
 var pages = func() map[string]*template.Template {
 	out := make(map[string]*template.Template)
-	for _, name := range []string{"shop", "product", "cart", "signin", "checkout", "orders", "sessions", "error"} {
+	for _, name := range []string{"shop", "product", "cart", "signin", "checkout", "orders", "sessions", "link", "error"} {
 		out[name] = template.Must(template.ParseFS(templateFiles, "templates/layout.html", "templates/"+name+".html"))
 	}
 	return out

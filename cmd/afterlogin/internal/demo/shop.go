@@ -46,6 +46,7 @@ func (s *shop) handler() http.Handler {
 	s.mux.Handle("GET /checkout", s.auth.Require(s.page(s.checkout)))
 	s.mux.Handle("POST /checkout", s.auth.Require(s.page(s.order)))
 	s.mux.Handle("GET /orders", s.auth.Require(s.page(s.orderList)))
+	s.mux.Handle("POST /orders/{number}/link", s.auth.Require(s.page(s.receiptLink)))
 	s.mux.Handle("GET /account/sessions", s.auth.Require(s.page(s.sessions)))
 	s.mux.Handle("POST /account/sessions/{id}/sign-out", s.auth.Require(s.page(s.signOutOne)))
 	s.mux.Handle("POST /account/sessions/sign-out-others", s.auth.Require(s.page(s.signOutOthers)))
@@ -118,6 +119,10 @@ func (s *shop) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.As(err, &refusal) && refusal.Reason == afterlogin.ReasonInURL:
 		p.Title = "A token stood in the address"
 		p.Text = "Addresses are logged, kept in histories and sent on to other sites. If it was one of ours it is worthless now, and its session over. Sign in again."
+	case errors.As(err, &refusal) && refusal.Reason == afterlogin.ReasonUsed:
+		p.Title, p.Text = "This link has been used", "It was good once. Whoever gave it to you can make another."
+	case errors.As(err, &refusal) && refusal.Reason == afterlogin.ReasonWrongTarget:
+		p.Title, p.Text = "This link is for something else", "Its address was changed on the way. Whoever gave it to you can make another."
 	case errors.As(err, &refusal):
 		p.Title = "Not signed in"
 		if n := s.outOfDate(r, refusal); n != nil {

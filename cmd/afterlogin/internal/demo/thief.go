@@ -142,6 +142,7 @@ type Replay struct {
 // heist is a Replay under way.
 type heist struct {
 	Replay
+	timeline
 	control  *controller
 	thief    *browser
 	stolen   stolen
@@ -152,7 +153,6 @@ type heist struct {
 	requests int
 	served   int
 	began    time.Time
-	last     string // what the last line said, so that it is not said again
 }
 
 // Run plays until the thief is thrown out or the time is over, and reports which.
@@ -163,7 +163,7 @@ func (p Replay) Run(ctx context.Context) (thrownOut bool, err error) {
 	if p.Every == 0 {
 		p.Every = time.Second
 	}
-	h := &heist{Replay: p, began: time.Now()}
+	h := &heist{Replay: p, timeline: timeline{out: p.Out}, began: time.Now()}
 	if h.control, err = dial(p.StateDir); err != nil {
 		return false, err
 	}
@@ -287,9 +287,7 @@ func (h *heist) step(ctx context.Context, first bool) (over bool, err error) {
 
 // look asks how the session stands and tells what others did to it.
 func (h *heist) look(ctx context.Context) (standing, error) {
-	var st standing
-	err := h.control.call(ctx, http.MethodGet, "watch",
-		url.Values{"session": {string(h.stolen.Session)}, "after": {strconv.Itoa(h.seq)}}, &st)
+	st, err := h.standing(ctx)
 	if err != nil {
 		return st, err
 	}
@@ -309,6 +307,13 @@ func (h *heist) look(ctx context.Context) (standing, error) {
 	return st, nil
 }
 
+// standing asks how the session stands.
+func (h *heist) standing(ctx context.Context) (st standing, err error) {
+	err = h.control.call(ctx, http.MethodGet, "watch",
+		url.Values{"session": {string(h.stolen.Session)}, "after": {strconv.Itoa(h.seq)}}, &st)
+	return st, err
+}
+
 // use has the thief open the cart with what he holds.
 func (h *heist) use(ctx context.Context, st standing) (over bool, err error) {
 	a, err := h.thief.get(ctx, "/cart")
@@ -325,12 +330,18 @@ func (h *heist) use(ctx context.Context, st standing) (over bool, err error) {
 		return false, fmt.Errorf("the shop answered the thief %d", a.Status)
 	}
 	h.served++
+	held := h.held
+	if a.set != "" {
+		now, err := h.standing(ctx) // what he was given is the newest
+		if err != nil {
+			return false, err
+		}
+		h.held, h.won = now.Generation, true
+	}
 	switch {
-	case a.set != "" && h.held == st.Generation:
-		h.held, h.won = generation(a.set), true
+	case a.set != "" && held == st.Generation:
 		h.say(what, "200", "he came first: the renewed token, generation %d, is his. %s still holds the old one", h.held, h.stolen.Subject)
 	case a.set != "":
-		h.held, h.won = generation(a.set), true
 		h.say(what, "200", "nobody has used generation %d yet, so it counts as an answer that was lost: he is given generation %d. %s's next page decides", st.Generation, h.held, h.stolen.Subject)
 	case h.held < st.Generation:
 		h.say(what, "200", "within the grace for requests that were under way; he is not given the new token")
@@ -381,31 +392,3 @@ func (h *heist) askShopper(ctx context.Context) error {
 	h.say("GET /cart as mia, signed in again", strconv.Itoa(a.Status), "a new session; the cart holds %d things", strings.Count(a.body, "data-line="))
 	return nil
 }
-
-// once says a line unless it was the last one that was said.
-func (h *heist) once(format string, args ...any) {
-	if line := fmt.Sprintf(format, args...); line != h.last {
-		h.say("", "", "%s", line)
-	}
-}
-
-// say prints a line of the timeline, with the time of now; not a request and its outcome that were said just before.
-func (h *heist) say(what, status, format string, args ...any) {
-	h.print(time.Now(), what, status, format, args...)
-}
-
-func (h *heist) print(at time.Time, what, status, format string, args ...any) {
-	line := fmt.Sprintf(format, args...)
-	if what+status+line == h.last {
-		return
-	}
-	h.last = what + status + line
-	if what == "" {
-		fmt.Fprintf(h.Out, "%s  %s\n", clock(at), line)
-		return
-	}
-	fmt.Fprintf(h.Out, "%s  %-44s %s  %s\n", clock(at), what, status, line)
-}
-
-// clock is a time of day, for a line of the timeline.
-func clock(t time.Time) string { return t.Local().Format("15:04:05") }
