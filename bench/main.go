@@ -17,7 +17,12 @@ import (
 	"slices"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == referenceArg {
+		os.Exit(serveReference(os.Args[2:]))
+	}
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
 
 // comparison is one line of the result.
 type comparison struct {
@@ -82,7 +87,7 @@ func run(args []string, out, errs io.Writer) int {
 }
 
 func comparisons() []comparison {
-	return slices.Concat(validateComparisons(), jwtComparisons(), httpComparisons(), durableComparisons(), millionComparisons())
+	return slices.Concat(validateComparisons(), jwtComparisons(), httpComparisons(), durableComparisons(), introspectComparisons(), millionComparisons())
 }
 
 func measure(c comparison, rounds int) (result, error) {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every test, with the race detector, and installs what they need (Debian packages and npm modules, into the
-# machine and into test/browser/node_modules).
+# machine and into node_modules of test/browser and test/oauth).
 #
 #   scripts/test.sh          the short form, for every change
 #   scripts/test.sh --long   more of the same: fuzzing, more crashes, the figures of bench
@@ -43,8 +43,10 @@ install() { # install COMMAND PACKAGE…
 install gcc gcc libc6-dev # the race detector
 install node nodejs npm
 install chromium chromium
-[ -d test/browser/node_modules/playwright-core ] && [ test/browser/node_modules -nt test/browser/package-lock.json ] ||
-	(step "npm ci" && cd test/browser && npm ci --no-audit --no-fund --silent)
+for dir in test/browser test/oauth; do
+	[ -d "$dir/node_modules" ] && [ "$dir/node_modules/.package-lock.json" -nt "$dir/package-lock.json" ] ||
+		(step "npm ci in $dir" && cd "$dir" && npm ci --no-audit --no-fund --silent)
+done
 
 step "format, vet"
 unformatted=$(gofmt -l $(git ls-files '*.go'))

@@ -17,7 +17,7 @@ func parseForm(text string) (form, *Error) {
 	if text == "" {
 		return nil, nil
 	}
-	f := make(form, 0, 8)
+	f := make(form, 0, 4)
 	n := 0
 	for pair := range strings.SplitSeq(text, "&") {
 		if pair == "" {

@@ -2,11 +2,13 @@ package server
 
 import (
 	"context"
-	"crypto/rand"
+	"encoding/base32"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -51,6 +53,16 @@ func getOnly(h http.HandlerFunc) http.Handler {
 	})
 }
 
+var requestIDs = base32.StdEncoding.WithPadding(base32.NoPadding)
+
+// newRequestID returns 26 characters that no other request has. They need not be hard to guess.
+func newRequestID() string {
+	var b [16]byte
+	binary.LittleEndian.PutUint64(b[:8], rand.Uint64())
+	binary.LittleEndian.PutUint64(b[8:], rand.Uint64())
+	return requestIDs.EncodeToString(b[:])
+}
+
 // always are headers of every answer. A handler may put another value in the place of one; nobody changes one in place.
 var always = []struct {
 	name  string
@@ -66,7 +78,7 @@ var always = []struct {
 // frame answers the request with next, and sees to what is true of every answer.
 func (s *Server) frame(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	start := time.Now()
-	id := rand.Text()
+	id := newRequestID()
 	r = r.WithContext(api.WithRequestID(r.Context(), id))
 	h := w.Header()
 	h["X-Request-Id"] = []string{id}
