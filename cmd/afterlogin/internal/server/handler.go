@@ -2,13 +2,12 @@ package server
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/base32"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -55,11 +54,10 @@ func getOnly(h http.HandlerFunc) http.Handler {
 
 var requestIDs = base32.StdEncoding.WithPadding(base32.NoPadding)
 
-// newRequestID returns 26 characters that no other request has. They need not be hard to guess.
+// newRequestID returns 26 characters that no other request has.
 func newRequestID() string {
 	var b [16]byte
-	binary.LittleEndian.PutUint64(b[:8], rand.Uint64())
-	binary.LittleEndian.PutUint64(b[8:], rand.Uint64())
+	rand.Read(b[:])
 	return requestIDs.EncodeToString(b[:])
 }
 
