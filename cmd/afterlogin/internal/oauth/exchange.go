@@ -51,8 +51,7 @@ func (s *Server) exchange(ctx context.Context, r *http.Request, c *client, f for
 	if len(want.Audience) == 0 && len(subject.Audience) == 0 {
 		want.Audience = c.settings.Resources
 	}
-	// Who acted before is still there to be seen: a token does not get rid of its actor by being exchanged.
-	want.Actor = subject.Actor
+	// Who acted before stays behind whoever acts now: a token does not get rid of its actors by being exchanged.
 	if f.get("actor_token") != "" || f.get("actor_token_type") != "" {
 		actor, e := s.exchanged(ctx, r, c, f, "actor_token")
 		if e != nil {

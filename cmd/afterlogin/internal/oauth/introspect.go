@@ -167,11 +167,7 @@ func (s *Server) describeToken(t *afterlogin.Session) []byte {
 	o.text("sid", string(t.Root))
 	o.time("auth_time", t.Auth.At)
 	o.list("amr", t.Auth.Methods)
-	if t.Actor != "" {
-		o.name("act")
-		o.b = append(o.b, `{"sub":`...)
-		o.b = append(appendText(o.b, t.Actor), '}')
-	}
+	o.act(t.Actors())
 	o.text("kind", t.Kind.String())
 	return append(o.b, '}')
 }
@@ -187,6 +183,21 @@ func (o *object) text(name, value string) {
 	if value != "" {
 		o.name(name)
 		o.b = appendText(o.b, value)
+	}
+}
+
+// act writes who acts, and in it who acted before (RFC 8693, 4.1).
+func (o *object) act(actors []string) {
+	for i, who := range actors {
+		if i == 0 {
+			o.name("act")
+		} else {
+			o.b = append(o.b, `,"act":`...)
+		}
+		o.b = appendText(append(o.b, `{"sub":`...), who)
+	}
+	for range actors {
+		o.b = append(o.b, '}')
 	}
 }
 
