@@ -96,7 +96,7 @@ type entry struct {
 	also       store.ID // what else is used with it: the root of a session on another host
 	// session is what Validate returns: one snapshot for everybody who asks within a second. It is replaced, never changed.
 	session atomic.Pointer[Session]
-	place      int      // in the ring
+	place   int // in the ring
 }
 
 func newCache(size int) *cache {
