@@ -104,6 +104,9 @@ func (a *Authority) accessState(x *exam, s *Session, r *AccessRequest) (*state, 
 	if err != nil {
 		return nil, err
 	}
+	if r.Actor != "" && len(s.Actors()) >= jwt.MaxActors {
+		return nil, badRequest("actor: %d have acted already, the most there may be", jwt.MaxActors)
+	}
 	return &state{
 		policy: PolicyAccess, scopes: scopes, audience: audience, actor: actors(r.Actor, s.actors), above: above,
 		authAt: x.state.authAt, methods: x.state.methods, device: x.state.device,
@@ -118,8 +121,7 @@ func actors(now, before string) string {
 	case before == "":
 		return now
 	}
-	all := strings.SplitN(now+"\n"+before, "\n", jwt.MaxActors+1)
-	return strings.Join(all[:min(len(all), jwt.MaxActors)], "\n")
+	return now + "\n" + before
 }
 
 func forWhom(client string) string {

@@ -71,9 +71,10 @@ type Code struct {
 // the grant to make, or an error if the request does not fit the code (another client, redirect URI or verifier), which
 // Redeem returns as it is; the code then stays good.
 //
-// A code that was redeemed before is refused with ReasonUsed, and what it was redeemed for is ended, durably, before
-// that: somebody has a copy. Only if check passes, and within 10 seconds, it is merely refused: the client lost the
-// answer. Whoever redeems a code at the same time as somebody else is in the second case.
+// A code that was redeemed before is refused with ReasonUsed. If check passes, so that whoever presents it knows all that
+// goes with it, what it was redeemed for is ended, durably, before that: somebody has a copy of everything. Not within 10
+// seconds, when the client has lost the answer and tries again; and not if check fails: a code alone, which is found in
+// histories and logs, must not end anything (OAuth 2.1, 4.1.3).
 func (a *Authority) Redeem(ctx context.Context, t Token, check func(*Code) (GrantRequest, error)) (Grant, error) {
 	tok, err := a.parse(t, nil)
 	if err != nil {
@@ -174,11 +175,12 @@ func (a *Authority) lookBackAtCode(ctx context.Context, x *exam, p *plan) error 
 	return x.refusal(ReasonUsed, "", x.now)
 }
 
-// replayed refuses a code that was redeemed before, and ends what came of it unless it is the client's own second try.
+// replayed refuses a code that was redeemed before, and ends what came of it if it is presented late, with all that goes
+// with it.
 func (a *Authority) replayed(ctx context.Context, x *exam, code *Code, check func(*Code) (GrantRequest, error)) error {
 	used := fromMillis(x.state.used)
 	refusal := x.refusal(ReasonUsed, "", used)
-	if r, err := check(code); err == nil && r.Client == code.Client && x.now.Sub(used) < codeRetry {
+	if r, err := check(code); err != nil || r.Client != code.Client || x.now.Sub(used) < codeRetry {
 		return refusal
 	}
 	ctx, cancel := unhurried(ctx)

@@ -55,9 +55,15 @@ func TestACodeIsGoodOnce(t *testing.T) {
 			t.Errorf("the second try: %v", err)
 		}
 		g = h.refresh(g.Refresh.Token, "")
-		// Somebody without the verifier: refused, and what it was redeemed for ends.
+		// Somebody without the verifier: refused, however late, and nothing ends. A code alone is found in many places.
+		h.clock.pass(15 * time.Second)
 		if _, err := h.redeem(code, offline, false); afterlogin.ReasonOf(err) != afterlogin.ReasonUsed {
 			t.Errorf("a replay: %v", err)
+		}
+		g = h.refresh(g.Refresh.Token, "")
+		// Somebody with everything: what it was redeemed for ends, and nothing else.
+		if _, err := h.redeem(code, offline, true); afterlogin.ReasonOf(err) != afterlogin.ReasonUsed {
+			t.Errorf("a full replay: %v", err)
 		}
 		h.refresh(g.Refresh.Token, afterlogin.ReasonRevoked)
 		h.check(g.Access.Token, afterlogin.KindAccess, afterlogin.ReasonRevoked)

@@ -81,6 +81,8 @@ func (a *Authority) limited(s *Session, now time.Time) (*Session, error) {
 // ask validates on a read of the store. It takes copies, so that nothing of the path through the cache escapes to the
 // heap for its sake.
 func (a *Authority) ask(ctx context.Context, tok presented, now time.Time, e Expect) (*Session, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	x, err := a.look(ctx, &tok, now)
 	if err != nil {
 		return nil, err
@@ -88,6 +90,10 @@ func (a *Authority) ask(ctx context.Context, tok presented, now time.Time, e Exp
 	s, _, err := a.decide(ctx, x, &e)
 	return s, err
 }
+
+// askTimeout bounds a validation that needs the store, whatever the caller's context says: nobody waits for ever to hear
+// that it is not known now.
+const askTimeout = 10 * time.Second
 
 // presented is a token as somebody presented it, as far as that can be told without the store.
 type presented struct {
