@@ -184,7 +184,7 @@ func clientPath(id string) string { return "/v1/clients/" + segment(id) }
 
 func (p *program) clientsShowCommand() *cobra.Command {
 	var asJSON bool
-	c := &cobra.Command{Use: "show <id>", Short: "Show an OAuth client", Args: cobra.ExactArgs(1), Long: "Show an OAuth client. Its secrets are not known to the server."}
+	c := &cobra.Command{Use: "show <id>", Short: "Show an OAuth client", Args: oneID, Long: "Show an OAuth client. Its secrets are not known to the server."}
 	r := p.remoteFlags(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
@@ -235,7 +235,7 @@ func (p *program) printClient(c *api.Client, asJSON bool) error {
 func (p *program) clientsChangeCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use: "change <id>", Short: "Change an OAuth client", Args: cobra.ExactArgs(1),
+		Use: "change <id>", Short: "Change an OAuth client", Args: oneID,
 		Long:    "Change the settings of an OAuth client that are given; a list is replaced as a whole. Grants and tokens that were made before keep what they have.",
 		Example: "  afterlogin clients change web-shop --redirect-uri https://shop.example.com/callback --redirect-uri https://new.example.com/callback",
 	}
@@ -262,7 +262,7 @@ func (p *program) clientsChangeCommand() *cobra.Command {
 func (p *program) clientsRemoveCommand() *cobra.Command {
 	var yes bool
 	c := &cobra.Command{
-		Use: "remove <id>", Short: "Remove an OAuth client", Args: cobra.ExactArgs(1),
+		Use: "remove <id>", Short: "Remove an OAuth client", Args: oneID,
 		Long: "Remove an OAuth client: its own tokens end, and grants that people gave it can no longer be refreshed. Its client_id cannot be used again.\n\n" +
 			"It asks first. Without a terminal, say --yes.",
 	}
@@ -295,7 +295,7 @@ func (p *program) clientsRotateCommand() *cobra.Command {
 	var overlap string
 	var asJSON, quiet bool
 	c := &cobra.Command{
-		Use: "rotate-secret <id>", Short: "Give an OAuth client a new secret", Args: cobra.ExactArgs(1),
+		Use: "rotate-secret <id>", Short: "Give an OAuth client a new secret", Args: oneID,
 		Long: "Give an OAuth client a new secret, which is printed this once. The old one stays good for the overlap; 0s ends it now.",
 	}
 	r := p.remoteFlags(c)

@@ -98,7 +98,7 @@ func (p *program) keysRotateCommand() *cobra.Command {
 func (p *program) keysRetireCommand() *cobra.Command {
 	var yes, asJSON bool
 	c := &cobra.Command{
-		Use: "retire <kid>", Short: "Take a signing key away, in an emergency", Args: cobra.ExactArgs(1),
+		Use: "retire <kid>", Short: "Take a signing key away, in an emergency", Args: oneID,
 		Long: "Take a signing key away at once, because its private half got out. This server refuses what it signed at once, and other verifiers when they read the keys again, within 10 minutes. " +
 			"Until then they also refuse what the key that takes its place signs.\n\n" +
 			"It asks first. Without a terminal, say --yes.",

@@ -238,6 +238,14 @@ func (p *program) sessionsShowCommand() *cobra.Command {
 	return c
 }
 
+// oneID wants one argument that is an id.
+func oneID(cmd *cobra.Command, args []string) error {
+	if err := cobra.ExactArgs(1)(cmd, args); err != nil {
+		return err
+	}
+	return notAToken(args[0])
+}
+
 // notAToken refuses a token where an id is wanted. It has been seen by then: by the shell's history, for one.
 func notAToken(arg string) error {
 	if api.Redact(arg) != arg {

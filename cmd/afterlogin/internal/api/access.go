@@ -31,7 +31,7 @@ func (a *API) accessRoutes() {
 		method: http.MethodPost, path: "/v1/sessions/{id}/tokens", scope: TokensIssue, id: "create-access-token", status: http.StatusCreated,
 		errors:  []int{http.StatusNotFound, http.StatusConflict, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusTooManyRequests},
 		summary: "Make an access token below a session",
-		text: "A short JWT, or an opaque access token, for services behind the application. It ends with the session, which may also be an API key (key_…) or a grant (grant_…). " +
+		text: "Whoever has this scope can act as anybody who is signed in. A short JWT, or an opaque access token, for services behind the application. It ends with the session, which may also be an API key (key_…) or a grant (grant_…). " +
 			"Keep it until it is half as old as it gets: one session makes 256 tokens in half an hour at most.",
 	}, a.createAccess)
 }
@@ -53,6 +53,11 @@ func (a *API) createAccess(ctx context.Context, in *struct {
 	s, err := a.authority.Session(ctx, afterlogin.SessionID(in.ID))
 	if err != nil {
 		return nil, badID(err)
+	}
+	switch s.Kind {
+	case afterlogin.KindSession, afterlogin.KindAPIKey, afterlogin.KindRefresh, afterlogin.KindAccess:
+	default: // a client asks /oauth/token, by its own settings; codes and tickets are redeemed
+		return nil, badID(afterlogin.ErrNoSession)
 	}
 	if s.Anonymous() {
 		return nil, anonymous(in.ID)

@@ -80,7 +80,7 @@ func (a *API) admit(r *http.Request, s Scope) (context.Context, context.CancelFu
 	if err == nil {
 		err = checkQuery(r.URL.RawQuery)
 	}
-	if err == nil && r.Method == http.MethodPost && r.ContentLength != 0 {
+	if err == nil && r.Method != http.MethodGet && r.Method != http.MethodHead && r.ContentLength != 0 {
 		err = checkContent(r.Header)
 	}
 	if err != nil {
@@ -176,7 +176,7 @@ func checkContent(h http.Header) error {
 var aToken = regexp.MustCompile(`al[a-z]_[A-Za-z0-9_-]{84}([A-Za-z0-9_-]{12})?`)
 
 // likeToken matches whatever could be a token or a large part of one.
-var likeToken = regexp.MustCompile(`al[a-z]_[A-Za-z0-9_-]{30,}`)
+var likeToken = regexp.MustCompile(`(al[a-z]|cs)_[A-Za-z0-9_-]{30,}`)
 
 // likeJWT matches whatever could be a signed token: two parts of base64url of which the first begins a JSON object.
 var likeJWT = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]*)?`)
@@ -186,7 +186,7 @@ func Redact(s string) string {
 	if strings.Contains(s, "eyJ") {
 		s = likeJWT.ReplaceAllString(s, "[token]")
 	}
-	if !strings.Contains(s, "al") || !strings.Contains(s, "_") {
+	if !strings.Contains(s, "_") {
 		return s
 	}
 	return likeToken.ReplaceAllString(s, "[token]")

@@ -21,6 +21,8 @@ import (
 const (
 	// MaxStreams is how many clients may follow the events of one node.
 	MaxStreams = 64
+	// maxKeyStreams is how many of them one API key may hold.
+	maxKeyStreams = 8
 	// heartbeat is how often a stream shows that it is alive, and looks whether its API key still is.
 	heartbeat = 15 * time.Second
 	// eventTimeout is how long a client may take to read what is sent, before it is taken for gone.
@@ -53,24 +55,36 @@ func newEvent(e afterlogin.Event) Event {
 type streams struct {
 	mu   sync.Mutex
 	open int
+	keys map[afterlogin.SessionID]int // how many of them each API key holds
 	once sync.Once
 	end  chan struct{} // closed: all are to end
 }
 
-func (s *streams) begin() bool {
+// begin counts one more stream of the key, or says why there cannot be one.
+func (s *streams) begin(key afterlogin.SessionID) (why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.open >= MaxStreams {
-		return false
+	switch {
+	case s.open >= MaxStreams:
+		return fmt.Sprintf("%d clients follow the events of this node, and that is the most", MaxStreams)
+	case s.keys[key] >= maxKeyStreams:
+		return fmt.Sprintf("this API key follows the events %d times, and that is the most", maxKeyStreams)
+	}
+	if s.keys == nil {
+		s.keys = make(map[afterlogin.SessionID]int)
 	}
 	s.open++
-	return true
+	s.keys[key]++
+	return ""
 }
 
-func (s *streams) done() {
+func (s *streams) done(key afterlogin.SessionID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open--
+	if s.keys[key]--; s.keys[key] == 0 {
+		delete(s.keys, key)
+	}
 }
 
 // EndStreams ends all streams of events, and those that are opened later: the server stops, and would wait for them.
@@ -84,7 +98,7 @@ func (a *API) eventRoutes() {
 		summary: "Follow what happens",
 		text: "Server-sent events: every sign-in, renewal and sign-out on every node, from now on or behind an event that was seen. `event` is the type, `data` an Event as JSON, " +
 			"`id` the place in the stream. A comment comes every 15 s. The event `gap` says that events were missed: what was derived from earlier ones is out of date. " +
-			"The stream ends when the server stops or the API key ends; connect again with Last-Event-ID.",
+			"The stream ends when the server stops or the API key ends; connect again with Last-Event-ID. Who has no id yet, having seen no event, has missed what happened between the two connections, as after a gap.",
 	})
 	schema := a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Event](), true, "")
 	op.Parameters = []*huma.Param{
@@ -141,12 +155,12 @@ func (a *API) follow(w http.ResponseWriter, r *http.Request) *Problem {
 	if problem != nil {
 		return problem
 	}
-	if !a.streams.begin() {
-		p := NewProblem(http.StatusTooManyRequests, "too-many-streams", fmt.Sprintf("%d clients follow the events of this node, and that is the most", MaxStreams))
+	if why := a.streams.begin(key.ID); why != "" {
+		p := NewProblem(http.StatusTooManyRequests, "too-many-streams", why)
 		p.header = http.Header{"Retry-After": {"15"}}
 		return p
 	}
-	defer a.streams.done()
+	defer a.streams.done(key.ID)
 	ctx, cancel := context.WithCancel(r.Context())
 	var source source
 	defer func() { cancel(); source.pumping.Wait() }()
@@ -285,7 +299,9 @@ func (f *feed) send(text string) error {
 	if _, err := f.w.Write([]byte(text)); err != nil {
 		return err
 	}
-	return f.conn.Flush()
+	err := f.conn.Flush()
+	f.conn.SetWriteDeadline(time.Time{}) // over HTTP/2 it would reset the stream while there is nothing to say
+	return err
 }
 
 func (f *feed) comment(text string) error { return f.send(": " + text + "\n\n") }

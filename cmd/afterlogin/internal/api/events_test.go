@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -176,9 +177,20 @@ func TestTooManyStreams(t *testing.T) {
 	f := newFixture(t, memstore.New())
 	s := httptest.NewServer(f.api)
 	t.Cleanup(s.Close)
-	for range MaxStreams {
+	for range maxKeyStreams {
 		f.follow(s, f.key, "")
 	}
+	// One key does not hold all of them.
+	if a := f.do("GET", "/v1/events", f.key, ""); a.status != 429 || a.kind() != "too-many-streams" {
+		t.Errorf("one more of the key: %d %s", a.status, a.body)
+	}
+	for len(f.api.streams.keys) < MaxStreams/maxKeyStreams {
+		key := f.apiKey(EventsRead)
+		for range maxKeyStreams {
+			f.follow(s, key, "")
+		}
+	}
+	f.key = f.apiKey(EventsRead)
 	if a := f.do("GET", "/v1/events", f.key, ""); a.status != 429 || a.kind() != "too-many-streams" || a.header.Get("Retry-After") == "" {
 		t.Errorf("%d %s", a.status, a.body)
 	}
@@ -188,8 +200,11 @@ func TestTooManyStreams(t *testing.T) {
 // pipe is the writer of an answer that is read while it is written.
 type pipe struct {
 	*io.PipeWriter
-	header http.Header
+	header   http.Header
+	deadline atomic.Bool // whether there is one
 }
+
+func (p *pipe) SetWriteDeadline(t time.Time) error { p.deadline.Store(!t.IsZero()); return nil }
 
 func (p *pipe) Header() http.Header { return p.header }
 func (p *pipe) WriteHeader(int)     {}
@@ -212,11 +227,12 @@ func TestHeartbeat(t *testing.T) {
 		r := httptest.NewRequestWithContext(context.Background(), "GET", "/v1/events", nil)
 		r.Header.Set("x-api-key", key.Token.Reveal())
 		in, out := io.Pipe()
+		w := &pipe{PipeWriter: out, header: make(http.Header)}
 		var wg sync.WaitGroup
 		defer wg.Wait()
 		wg.Go(func() {
 			defer out.Close()
-			New(a, Options{}).ServeHTTP(&pipe{out, make(http.Header)}, r)
+			New(a, Options{}).ServeHTTP(w, r)
 		})
 		start := time.Now()
 		b := bufio.NewReader(in)
@@ -227,6 +243,9 @@ func TestHeartbeat(t *testing.T) {
 			e, err := readSSE(b)
 			if err != nil || !strings.Contains(e.comment, want.text) || time.Since(start) != want.at {
 				t.Errorf("after %v: %+v %v, want %q after %v", time.Since(start), e, err, want.text, want.at)
+			}
+			if synctest.Wait(); w.deadline.Load() && want.at < 45*time.Second { // then it is writing the last
+				t.Error("a deadline for writing nothing: over HTTP/2 it ends the stream")
 			}
 		}
 		if _, err := readSSE(b); err != io.EOF {

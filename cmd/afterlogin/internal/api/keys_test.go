@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -466,4 +467,39 @@ func session(t *testing.T, f *fixture, id string) *afterlogin.Session {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// What needs admin is not had by another way: the server's own keys by their subject, clients' tokens past their settings.
+func TestNoWayAroundAdmin(t *testing.T) {
+	f := newFixture(t, memstore.New())
+	writer := f.apiKey(SessionsWrite, APIKeysWrite, TokensIssue)
+	for _, query := range []string{"", "?scope=everything"} {
+		if a := f.do("DELETE", "/v1/subjects/"+url.PathEscape(AdminSubject)+"/sessions"+query, writer, ""); a.status != 403 {
+			t.Errorf("ending the server's keys by their subject%s: %d %s", query, a.status, a.body)
+		}
+	}
+	reg, err := f.a.AddClient(t.Context(), 0, "backend", []byte(`{}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := f.do("POST", "/v1/sessions/"+string(reg.Session.ID)+"/tokens", writer, `{"format":"opaque","scopes":["root"]}`); a.status != 404 {
+		t.Errorf("a token below a client: %d %s", a.status, a.body)
+	}
+	in, err := f.a.Issue(t.Context(), afterlogin.IssueRequest{Subject: "mia"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ticket, err := f.a.IssueTicket(t.Context(), in.Session, afterlogin.TicketRequest{Target: "/x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := f.do("POST", "/v1/sessions/"+string(ticket.Session.ID)+"/tokens", writer, `{"format":"opaque"}`); a.status != 404 {
+		t.Errorf("a token below a ticket: %d %s", a.status, a.body)
+	}
+	if a := f.do("GET", "/v1/subjects/%00clients/sessions", f.key, ""); a.status != 422 {
+		t.Errorf("the clients as a subject: %d %s", a.status, a.body)
+	}
+	if a := f.do("PUT", "/v1/clients/backend", f.key, `{"name":"x"}`, "Content-Encoding: gzip"); a.status != 415 {
+		t.Errorf("a compressed PUT: %d %s", a.status, a.body)
+	}
 }

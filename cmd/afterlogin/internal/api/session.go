@@ -128,8 +128,8 @@ const AdminSubject = reserved + "admin"
 // checkSubject refuses what cannot be a subject. A subject stands in URLs, so it must not be a token.
 func checkSubject(location, s string) error {
 	switch {
-	case s == "" || len(s) > 512 || !utf8.ValidString(s):
-		return invalid(location, "want 1 to 512 bytes of UTF-8")
+	case s == "" || len(s) > 512 || !utf8.ValidString(s) || s[0] == 0:
+		return invalid(location, "want 1 to 512 bytes of UTF-8, not beginning with a zero byte")
 	case aToken.MatchString(s):
 		return invalid(location, "this looks like a token: a subject is a name, which stands in URLs and logs")
 	}

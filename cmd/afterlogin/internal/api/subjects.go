@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/afterlogin/afterlogin"
 )
@@ -68,6 +69,11 @@ func (a *API) subjectRoutes() {
 func (a *API) revokeSubject(ctx context.Context, in *subjectRevokeInput) (*struct{}, error) {
 	if err := checkSubject("path.sub", in.Subject); err != nil {
 		return nil, err
+	}
+	if strings.HasPrefix(in.Subject, reserved) {
+		if err := need(ctx, "ending the server's own keys", Admin); err != nil {
+			return nil, err
+		}
 	}
 	scope := afterlogin.Sessions
 	if in.Scope == "everything" {

@@ -18,14 +18,18 @@ import (
 const (
 	// maxAssertion is how long an assertion may be good for.
 	maxAssertion = 5 * time.Minute
-	// maxAssertions is how many are remembered. When there are more, none is accepted: nothing is forgotten too early.
-	maxAssertions = 50_000
-	typeAssertion = "client-authentication+jwt"
+	// maxAssertions is how many are remembered, and maxAssertionsOfOne how many of one client. When there are more, none is
+	// accepted: nothing is forgotten too early. One client alone does not take the others' room.
+	maxAssertions      = 50_000
+	maxAssertionsOfOne = 10_000
+	typeAssertion      = "client-authentication+jwt"
 )
 
-// byAssertion authenticates a client by a JWT that it has signed (RFC 7523, and its revision on the audience).
-func (s *Server) byAssertion(ctx context.Context, p presented) (*client, *Error) {
-	typ, claimed, audiences := peek(p.proof)
+// byAssertion authenticates a client by a JWT that it has signed (RFC 7523), for the issuer: an audience that two servers
+// could share, as the address of an endpoint behind one of them, is how an assertion got to the wrong one.
+//
+// An assertion is used up even if the request then fails: a client that tries again makes another one.
+func (s *Server) byAssertion(ctx context.Context, p presented, typ, claimed string, audiences int) (*client, *Error) {
 	if claimed == "" || p.id != "" && p.id != claimed {
 		return nil, badClient("client_assertion is not a JWT of this client")
 	}
@@ -44,7 +48,7 @@ func (s *Server) byAssertion(ctx context.Context, p presented) (*client, *Error)
 	if err != nil {
 		return nil, s.fault(ctx, err)
 	}
-	v := jwt.Verifier{Keys: keys, Issuer: c.id, Audience: []string{s.issuer, s.issuer + TokenPath}, Type: jwt.TypeUntyped, Now: s.now}
+	v := jwt.Verifier{Keys: keys, Issuer: c.id, Audience: []string{s.issuer}, Type: jwt.TypeUntyped, Now: s.now}
 	if strings.EqualFold(typ, typeAssertion) {
 		v.Type = typeAssertion
 	}
@@ -61,10 +65,9 @@ func (s *Server) byAssertion(ctx context.Context, p presented) (*client, *Error)
 	case claims.Expiry.After(now.Add(maxAssertion + jwt.DefaultLeeway)):
 		return nil, badClient("client_assertion: exp is more than 5 minutes away")
 	}
-	sum := sha256.Sum256([]byte(c.id + "\x00" + claims.ID))
-	switch first, full := s.seen.use(sum, claims.Expiry.Add(2*jwt.DefaultLeeway), now); {
+	switch first, full := s.seen.use(c.id, claims.ID, claims.Expiry.Add(2*jwt.DefaultLeeway), now); {
 	case full:
-		return nil, unavailable()
+		return nil, slowDown(time.Second)
 	case !first:
 		return nil, badClient("client_assertion was used before: make one for each request")
 	}
@@ -99,30 +102,59 @@ func peek(text string) (typ, iss string, audiences int) {
 
 // assertions remembers which assertions were used, on this node, until they are over.
 type assertions struct {
-	mu   sync.Mutex
-	used map[[sha256.Size]byte]int64
+	mu    sync.Mutex
+	used  map[string]map[[sha256.Size]byte]int64 // by client; until when
+	count int
+	swept int64 // the second in which what is over was last taken out
 }
 
-// use notes the assertion. first says that it was not used before; full that there is no room to know.
-func (a *assertions) use(sum [sha256.Size]byte, until, now time.Time) (first, full bool) {
+// use notes the client's assertion. first says that it was not used before; full that there is no room to know.
+func (a *assertions) use(client, id string, until, now time.Time) (first, full bool) {
+	sum := sha256.Sum256([]byte(id))
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if end, ok := a.used[sum]; ok && now.Unix() <= end {
+	end, again := a.used[client][sum]
+	if again && now.Unix() <= end {
 		return false, false
 	}
-	if a.used == nil {
-		a.used = make(map[[sha256.Size]byte]int64)
-	}
-	if len(a.used) >= maxAssertions {
-		for k, end := range a.used {
-			if now.Unix() > end {
-				delete(a.used, k)
-			}
-		}
-		if len(a.used) >= maxAssertions {
+	if a.full(client) {
+		a.sweep(now)
+		if a.full(client) {
 			return false, true
 		}
+		_, again = a.used[client][sum]
 	}
-	a.used[sum] = until.Unix()
+	if a.used == nil {
+		a.used = make(map[string]map[[sha256.Size]byte]int64)
+	}
+	if a.used[client] == nil {
+		a.used[client] = make(map[[sha256.Size]byte]int64)
+	}
+	a.used[client][sum] = until.Unix()
+	if !again {
+		a.count++
+	}
 	return true, false
+}
+
+func (a *assertions) full(client string) bool {
+	return a.count >= maxAssertions || len(a.used[client]) >= maxAssertionsOfOne
+}
+
+// sweep takes out what is over, at most once in a second: it looks at everything.
+func (a *assertions) sweep(now time.Time) {
+	if a.swept == now.Unix() {
+		return
+	}
+	a.swept, a.count = now.Unix(), 0
+	for client, used := range a.used {
+		for sum, end := range used {
+			if now.Unix() > end {
+				delete(used, sum)
+			}
+		}
+		if a.count += len(used); len(used) == 0 {
+			delete(a.used, client)
+		}
+	}
 }

@@ -23,6 +23,8 @@ func (s *Server) front(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case len(r.URL.RequestURI()) > maxURL:
 		showError(w, http.StatusRequestURITooLong, "The address of this request is too long.")
+	case r.Method == http.MethodGet && scripted(r.Header):
+		showError(w, http.StatusForbidden, "This page is for the window of a browser. A script cannot ask for it.")
 	case r.Method == http.MethodGet:
 		s.ask.ServeHTTP(w, r)
 	case r.Method == http.MethodPost && r.URL.RawQuery == "" && checkContent(r.Header) == nil:
@@ -36,11 +38,17 @@ func (s *Server) front(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// scripted reports whether a script, or a page's image, makes the request, and not a person's window. A browser says so of
+// itself; other programs, and old browsers, say nothing.
+func scripted(h http.Header) bool {
+	mode := h["Sec-Fetch-Mode"]
+	return len(mode) > 0 && (len(mode) > 1 || mode[0] != "navigate")
+}
+
 // request is an authorization request that has passed every check.
 type request struct {
 	client    *client
 	redirect  string
-	given     bool // whether redirect_uri stood in the request
 	state     string
 	challenge string
 	scopes    []string
@@ -79,15 +87,17 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, auth *httpaut
 		return
 	}
 	q, err := s.recipient(r, f)
-	switch {
-	case errors.Is(err, afterlogin.ErrUnavailable):
+	var bad badRecipient
+	switch { // never a redirect: it would go to an address that nobody has registered
+	case errors.As(err, &bad):
+		showError(w, http.StatusBadRequest, string(bad))
+		return
+	case err != nil && s.fault(ctx, err).Status == http.StatusServiceUnavailable:
 		w.Header().Set("Retry-After", "1")
 		showError(w, http.StatusServiceUnavailable, "This cannot be answered now. Please try again in a moment.")
-		s.fault(ctx, err)
 		return
 	case err != nil:
-		// Never a redirect: it would go to an address that nobody has registered.
-		showError(w, http.StatusBadRequest, err.Error())
+		showError(w, http.StatusInternalServerError, "Something went wrong here. It is neither your fault nor the application's; the log of the server says what it is.")
 		return
 	}
 	if e := q.read(f); e != nil {
@@ -116,7 +126,8 @@ type badRecipient string
 
 func (e badRecipient) Error() string { return string(e) }
 
-// recipient finds the client and the address that the answer goes to. Until both are certain there is no redirect.
+// recipient finds the client and the address that the answer goes to. Until both are certain there is no redirect. What is
+// wrong with the request is a badRecipient, and any other error is trouble of ours.
 func (s *Server) recipient(r *http.Request, f form) (*request, error) {
 	c, err := s.known.get(r.Context(), f.get("client_id"))
 	switch {

@@ -99,16 +99,17 @@ var nobody = func() clients.Sums {
 }()
 
 // authenticate returns the client that makes the request. A good proof is always accepted, however many bad ones came
-// before it: nobody locks a client out by guessing.
+// before it: nobody locks a client out by guessing, and 256 random bits are not guessed.
 func (s *Server) authenticate(ctx context.Context, h http.Header, f form) (*client, *Error) {
 	p, e := presentation(h, f)
 	if e != nil {
 		return nil, e
 	}
 	if p.method == clients.KeyJWT {
-		c, e := s.byAssertion(ctx, p)
+		typ, claimed, audiences := peek(p.proof)
+		c, e := s.byAssertion(ctx, p, typ, claimed, audiences)
 		if e != nil && e.Code == InvalidClient {
-			return nil, s.failed(p.id, e)
+			return nil, s.failed(claimed, e)
 		}
 		return c, e
 	}
@@ -127,7 +128,7 @@ func (s *Server) authenticate(ctx context.Context, h http.Header, f form) (*clie
 	return c, nil
 }
 
-// failed notes a failure.
+// failed notes a failure under the name that was claimed, and returns what to answer.
 func (s *Server) failed(id string, e *Error) *Error {
 	if wait := s.failures.note(id, s.now()); wait > 0 {
 		return slowDown(wait)
@@ -142,7 +143,8 @@ const (
 	maxFailed     = 4096             // names
 )
 
-// failures counts failed authentications by the name that was given.
+// failures counts failed authentications by the name that was given. It bounds what goes to the log, and tells a client that
+// is set up wrongly, and tries for ever, when to try again; it is no protection from guessing, and need not be.
 type failures struct {
 	mu   sync.Mutex
 	full map[string]time.Time // until when what was noted takes at the permitted rate

@@ -31,11 +31,13 @@ var styleHash = func() string {
 }()
 
 // policyOf is the content security policy of the pages: no script, nothing from elsewhere, in nobody's frame. The form's
-// answer is a redirect to the client, which some browsers count as the form's target.
-func policyOf(target string) string {
+// answer is a redirect to the client, and Chromium holds every address that it leads to against form-action: the client's,
+// and those that the client redirects on to, when the code is spent already. Nobody knows these, so that schemes are all
+// that the policy can say. What keeps the form from leading elsewhere is that its target is ours.
+func policyOf(schemes string) string {
 	p := "default-src 'none'; style-src " + styleHash + "; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
-	if target != "" {
-		p += " " + target
+	if schemes != "" {
+		p += " " + schemes
 	}
 	return p
 }
@@ -60,7 +62,7 @@ type page struct {
 
 // showConsent asks the person. The request goes along in the form, and is checked again like any other when it comes back.
 func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, auth *httpauth.Auth, q *request, who *afterlogin.Session, query string) {
-	where, target := destination(q.redirect)
+	where, schemes := destination(q.redirect)
 	p := page{
 		Title: "Allow access?", Client: q.client.settings.Name, Where: where, Subject: who.Subject, Services: q.resources,
 		Action: AuthorizePath, CSRF: auth.CSRFToken(r), Field: httpauth.CSRFField, Request: query,
@@ -78,7 +80,7 @@ func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, auth *httpa
 		}
 		p.Until = days(s.policies[name].Absolute)
 	}
-	w.Header().Set("Content-Security-Policy", policyOf(target))
+	w.Header().Set("Content-Security-Policy", policyOf(schemes))
 	show(w, http.StatusOK, p)
 }
 
@@ -89,8 +91,9 @@ func days(d time.Duration) string {
 	return d.String()
 }
 
-// destination says for people and for the policy where a registered address leads.
-func destination(to string) (where, source string) {
+// destination says for people where a registered address leads, and for the policy which schemes that takes: a program on
+// this machine may send the browser on to one, or to the web.
+func destination(to string) (where, schemes string) {
 	u, err := url.Parse(to)
 	if err != nil {
 		return "", ""
@@ -99,9 +102,9 @@ func destination(to string) (where, source string) {
 		return "an app on this device (" + u.Scheme + ")", u.Scheme + ":"
 	}
 	if u.Scheme == "http" {
-		return "a program on this device (" + u.Host + ")", "http://" + u.Host
+		return "a program on this device (" + u.Host + ")", "http: https:"
 	}
-	return u.Host, "https://" + u.Host
+	return u.Host, "https:"
 }
 
 // showError shows a page for a request that cannot be sent back to anybody. The message is fixed text.

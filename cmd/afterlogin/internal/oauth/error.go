@@ -63,7 +63,7 @@ func slowDown(wait time.Duration) *Error {
 
 // unavailable is never invalid_grant: clients throw their tokens away at that.
 func unavailable() *Error {
-	return &Error{Code: TemporarilyUnavailable, Description: "the answer is not known now: try again with the same request", Status: http.StatusServiceUnavailable, retryAfter: 1}
+	return &Error{Code: TemporarilyUnavailable, Description: "the answer is not known now: try again with the same request, and a new client_assertion if it has one", Status: http.StatusServiceUnavailable, retryAfter: 1}
 }
 
 // write answers with the error.

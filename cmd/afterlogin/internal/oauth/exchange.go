@@ -72,6 +72,10 @@ func (s *Server) exchange(ctx context.Context, r *http.Request, c *client, f for
 	return a, nil
 }
 
+// unfit is said of a token that is not good as of one that is none of the client's business, so that nobody finds out by
+// asking which of the tokens that came their way are good.
+const unfit = " is not good, or not for this client"
+
 // exchanged validates the subject's or the actor's token, which must be one that the client may see: one of its own, one
 // for a service that it is, or a session, which nobody holds but the application and the person.
 func (s *Server) exchanged(ctx context.Context, r *http.Request, c *client, f form, name string) (*afterlogin.Session, *Error) {
@@ -87,13 +91,14 @@ func (s *Server) exchanged(ctx context.Context, r *http.Request, c *client, f fo
 	var refused *afterlogin.Refusal
 	switch {
 	case errors.As(err, &refused):
-		return nil, fail(InvalidRequest, name+" is not good: "+string(refused.Reason)) // RFC 8693, 2.2.2
+		s.log.DebugContext(ctx, "a token is not exchanged", "client", c.id, "parameter", name, "why", string(refused.Reason))
+		return nil, fail(InvalidRequest, name+unfit) // RFC 8693, 2.2.2
 	case err != nil:
 		return nil, s.fault(ctx, err)
+	case t.Kind != afterlogin.KindSession && !s.sees(c, t):
+		return nil, fail(InvalidRequest, name+unfit)
 	case t.Anonymous():
 		return nil, fail(InvalidRequest, name+" is of a session that nobody has signed in to")
-	case t.Kind != afterlogin.KindSession && !s.sees(c, t):
-		return nil, fail(InvalidRequest, name+" is not for this client")
 	}
 	if s.forNobody(t) {
 		open := *t

@@ -3,6 +3,7 @@ package oauth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -16,7 +17,7 @@ import (
 // backChannel answers the requests of programs: POST, a form in the body, nothing in the URL.
 func (s *Server) backChannel(w http.ResponseWriter, r *http.Request, serve func(context.Context, http.ResponseWriter, *http.Request, form) *Error) {
 	ctx := r.Context()
-	if r.URL.Path != IntrospectPath { // which is asked most, and waits for one read at the most
+	if r.URL.Path != IntrospectPath { // which is asked most; each of its reads of the store has the same limit, see requestTimeout
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, requestTimeout)
 		defer cancel()
@@ -106,6 +107,8 @@ func (s *Server) tokenInURL(ctx context.Context, r *http.Request) *Error {
 	if found == nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
 	s.log.WarnContext(ctx, "a token stood in a URL", "path", r.URL.Path)
 	e := afterlogin.Event{Type: afterlogin.EventInURL, Reason: afterlogin.ReasonInURL, Detail: "a token stood in a URL; it is not one of ours"}
 	for _, t := range found {
@@ -139,13 +142,17 @@ func loose(s string) string {
 }
 
 // document answers with something that everybody may read and keep for a while.
-func document(w http.ResponseWriter, r *http.Request, media string, b []byte) {
+func (s *Server) document(w http.ResponseWriter, r *http.Request, media string, b []byte) {
+	if e := s.tokenInURL(r.Context(), r); e != nil {
+		e.write(w)
+		return
+	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		(&Error{Code: InvalidRequest, Description: "this takes GET", Status: http.StatusMethodNotAllowed, allow: "GET, HEAD"}).write(w)
 		return
 	}
 	w.Header().Del("Pragma")
-	w.Header().Set("Cache-Control", cacheFor(keysMaxAge))
+	w.Header().Set("Cache-Control", fmt.Sprintf("public, max-age=%d", int(keysMaxAge.Seconds())))
 	writeBytes(w, http.StatusOK, media, b)
 }
 

@@ -31,7 +31,8 @@ type asker struct {
 	services []string // of an API key that may ask about tokens for these only
 }
 
-// introspect is the introspection endpoint (RFC 7662). It renews nothing and waits for no write.
+// introspect is the introspection endpoint (RFC 7662). It renews nothing, and waits for a write only where a session's
+// token is presented that is out of date, which ends the session as it would anywhere.
 func (s *Server) introspect(ctx context.Context, w http.ResponseWriter, r *http.Request, f form) *Error {
 	who, e := s.asker(ctx, r, f)
 	if e != nil {
@@ -41,7 +42,7 @@ func (s *Server) introspect(ctx context.Context, w http.ResponseWriter, r *http.
 	if text == "" {
 		return fail(InvalidRequest, "token is missing")
 	}
-	t, e := s.look(ctx, r, who, text)
+	t, e := s.look(ctx, who, text)
 	if e != nil {
 		return e
 	}
@@ -104,22 +105,14 @@ func (s *Server) clientAsks(ctx context.Context, r *http.Request, f form) (asker
 	return asker{id: c.id, client: c}, nil
 }
 
-var (
-	introspectable = []afterlogin.Kind{afterlogin.KindAccess, afterlogin.KindJWT, afterlogin.KindSession, afterlogin.KindAPIKey}
-	refreshable    = []afterlogin.Kind{afterlogin.KindRefresh}
-)
+var introspectable = []afterlogin.Kind{afterlogin.KindAccess, afterlogin.KindJWT, afterlogin.KindSession, afterlogin.KindAPIKey}
 
 // look returns the session of the token, or nil if it is not good, or none of the asker's business.
-func (s *Server) look(ctx context.Context, r *http.Request, who asker, text string) (*afterlogin.Session, *Error) {
-	e := afterlogin.Expect{Kinds: introspectable, Audience: claimed(text)}
-	if len(text) > 4 && text[:4] == "alr_" {
-		// Only its own client may ask. That stands before the generation is looked at: nobody else ends a grant by asking.
-		if who.client == nil {
-			return nil, nil
-		}
-		e.Kinds, e.Client = refreshable, who.id
+func (s *Server) look(ctx context.Context, who asker, text string) (*afterlogin.Session, *Error) {
+	if strings.HasPrefix(text, "alr_") {
+		return s.lookAtRefresh(ctx, who, text)
 	}
-	t, err := s.authority.Validate(ctx, afterlogin.TokenFrom(text), e)
+	t, err := s.authority.Validate(ctx, afterlogin.TokenFrom(text), afterlogin.Expect{Kinds: introspectable, Audience: claimed(text)})
 	switch {
 	case err == nil:
 	case errors.Is(err, afterlogin.ErrInvalidToken):
@@ -131,6 +124,25 @@ func (s *Server) look(ctx context.Context, r *http.Request, who asker, text stri
 		return nil, nil
 	}
 	return t, nil
+}
+
+// lookAtRefresh is look for a refresh token, which is active if the token endpoint would take it now. Only its own client
+// learns about it, and nothing is ended even if it is out of date: a client may keep old ones, and ask which is the right
+// one; presenting one for a new token is what gives a copy away.
+func (s *Server) lookAtRefresh(ctx context.Context, who asker, text string) (*afterlogin.Session, *Error) {
+	if who.client == nil {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	ex, err := s.authority.Explain(ctx, afterlogin.TokenFrom(text), afterlogin.Client{})
+	switch {
+	case err != nil:
+		return nil, s.fault(ctx, err)
+	case !ex.Valid || ex.Session.Kind != afterlogin.KindRefresh || ex.Session.Tenant != 0 || ex.Session.Client != who.id:
+		return nil, nil
+	}
+	return ex.Session, nil
 }
 
 // describeToken says of a good token what RFC 7662, section 2.2, has words for, and its kind (session, api_key,
@@ -275,5 +287,3 @@ func decodePart(part string) ([]byte, error) {
 	}
 	return base64.RawURLEncoding.DecodeString(part)
 }
-
-func unmarshal(text string, v any) error { return json.Unmarshal([]byte(text), v) }

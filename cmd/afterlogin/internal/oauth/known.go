@@ -42,7 +42,8 @@ func (k *known) forget() {
 	clear(k.clients)
 }
 
-// get returns the client. The error is afterlogin.ErrNoClient or ErrUnavailable.
+// get returns the client. The error is afterlogin.ErrNoClient, ErrUnavailable, also if the store takes longer than
+// requestTimeout, or, for settings that this version cannot read, another.
 func (k *known) get(ctx context.Context, id string) (*client, error) {
 	now := k.now()
 	k.mu.RLock()
@@ -52,6 +53,8 @@ func (k *known) get(ctx context.Context, id string) (*client, error) {
 	if age := now.Sub(c.read); ok && age >= 0 && age < knownFor {
 		return c.client, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
 	reg, err := k.authority.Client(ctx, 0, id)
 	if err != nil {
 		return nil, err

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/oauth/clients"
 	"github.com/afterlogin/afterlogin/jwt"
@@ -54,7 +53,5 @@ func (s *Server) keys(w http.ResponseWriter, r *http.Request) {
 		s.fault(r.Context(), fmt.Errorf("the public keys: %w", err)).write(w)
 		return
 	}
-	document(w, r, "application/jwk-set+json", b)
+	s.document(w, r, "application/jwk-set+json", b)
 }
-
-func cacheFor(d time.Duration) string { return fmt.Sprintf("public, max-age=%d", int(d.Seconds())) }

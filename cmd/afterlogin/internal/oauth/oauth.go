@@ -44,6 +44,7 @@ const (
 	maxBody        = 64 << 10 // of a form, in bytes
 	maxParameters  = 64
 	maxURL         = 2048 // of an authorization request; what httpauth returns to after a sign-in
+	// requestTimeout bounds a request, and at introspection each read of the store.
 	requestTimeout = 10 * time.Second
 	// keysMaxAge is for how long verifiers may keep the public keys. A new key must be published that long before it signs.
 	keysMaxAge = 10 * time.Minute
@@ -116,7 +117,8 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-// Observe is to be called with every event of the authority: a client that was changed is read again at once.
+// Observe is to be called with every event of this process's authority, so that a client which was changed here is read
+// again at once. What another node changes is seen within a second.
 func (s *Server) Observe(e afterlogin.Event) {
 	switch e.Type {
 	case afterlogin.EventClientChanged, afterlogin.EventClientRevoked:
@@ -140,7 +142,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case AuthorizePath:
 		s.front(w, r)
 	case MetadataPath:
-		document(w, r, "application/json", s.metadata)
+		s.document(w, r, "application/json", s.metadata)
 	case KeysPath:
 		s.keys(w, r)
 	default:

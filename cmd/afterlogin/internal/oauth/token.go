@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
@@ -89,14 +90,17 @@ func (c *client) scopes(f form, offline bool) ([]string, *Error) {
 	return list, nil
 }
 
-// resources returns the services that the request names, which must be among those that the client's tokens may be for.
+// resources returns the services that the request names, each once. They must be among those that the client's tokens may
+// be for, of which there are 16 at most.
 func (c *client) resources(f form, names ...string) (list []string, e *Error) {
 	for _, name := range names {
-		list = append(list, f.all(name)...)
-	}
-	for _, aud := range list {
-		if !slices.Contains(c.settings.Resources, aud) {
-			return nil, fail(InvalidTarget, "resource: tokens of this client are not for one of these")
+		for _, aud := range f.all(name) {
+			switch {
+			case !slices.Contains(c.settings.Resources, aud):
+				return nil, fail(InvalidTarget, "resource: tokens of this client are not for one of these; it has 16 services at most")
+			case !slices.Contains(list, aud):
+				list = append(list, aud)
+			}
 		}
 	}
 	return list, nil
@@ -125,7 +129,7 @@ func (s *Server) redeem(ctx context.Context, r *http.Request, c *client, f form)
 	}
 	g, err := s.authority.Redeem(ctx, afterlogin.TokenFrom(code), func(code *afterlogin.Code) (afterlogin.GrantRequest, error) {
 		var d issued
-		if err := unmarshal(code.Detail, &d); err != nil {
+		if err := json.Unmarshal([]byte(code.Detail), &d); err != nil {
 			return afterlogin.GrantRequest{}, err
 		}
 		switch to := f.get("redirect_uri"); {

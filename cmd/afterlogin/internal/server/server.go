@@ -149,6 +149,8 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	}()
 	select {
 	case err := <-served:
+		h.Close()
+		all.wait()
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -31,8 +32,17 @@ func checkRedirect(s string) error {
 			return errors.New("must not have . or .. in its path")
 		}
 	}
-	if q, err := url.ParseQuery(u.RawQuery); err != nil || q.Has("code") || q.Has("state") || q.Has("error") || q.Has("iss") {
-		return errors.New("has a query that the answer would be confused with")
+	q, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return errors.New("has a query that is not encoded as a form is")
+	}
+	for _, name := range []string{"code", "state", "iss", "error", "error_description", "error_uri", "response", "session_state", "access_token", "id_token"} {
+		if q.Has(name) {
+			return errors.New("has a query that the answer would be confused with: " + name)
+		}
+	}
+	if u.Host != "" && !plainHost(u) {
+		return errors.New("has a host that not everybody reads in the same way: want letters, digits, - and ., or an IP address, and a port of 1 to 65535")
 	}
 	switch {
 	case u.Scheme == "https":
@@ -64,6 +74,39 @@ func validScheme(s string) bool {
 		}
 	}
 	return true
+}
+
+// plainHost reports whether the host is a name of letters, digits and -, without empty labels, or an IP address as it is
+// usually written, with a port of 1 to 65535 or none.
+func plainHost(u *url.URL) bool {
+	name, port := u.Hostname(), u.Port()
+	written := name
+	if ip, err := netip.ParseAddr(name); err == nil {
+		if ip.Zone() != "" || ip.String() != name {
+			return false
+		}
+		if ip.Is6() {
+			written = "[" + name + "]"
+		}
+	} else {
+		last := ""
+		for label := range strings.SplitSeq(name, ".") {
+			if label == "" || strings.Trim(label, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-") != "" {
+				return false
+			}
+			last = label
+		}
+		if '0' <= last[0] && last[0] <= '9' { // browsers read 127.1 and 0x7f.1 as addresses
+			return false
+		}
+	}
+	if port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return false
+		}
+		written += ":" + port
+	}
+	return u.Host == written
 }
 
 // loopback reports whether the address is on the machine of whoever uses it. localhost is a name, and names can be made

@@ -83,20 +83,25 @@ func ParseHash(text string) (SecretHash, error) {
 	return SecretHash{SHA256: hex.EncodeToString(b)}, nil
 }
 
-// Rotate puts a new secret beside the client's newest, which ends after the overlap, and drops all others.
-func (s *Settings) Rotate(hash SecretHash, now time.Time, overlap time.Duration) {
+// Rotate puts a new secret beside those that are still good, which end after the overlap or earlier, and drops those that
+// are over. Without an overlap it drops them all. It returns false, and changes nothing, if there would be more than three:
+// which of them is in use nobody here knows, so that none is ended for another's sake.
+func (s *Settings) Rotate(hash SecretHash, now time.Time, overlap time.Duration) bool {
 	var kept []SecretHash
 	for _, h := range s.Secrets {
-		if overlap > 0 && (h.Until == 0 || h.Until > now.Unix()) {
-			kept = []SecretHash{h}
+		end := now.Add(overlap).Unix()
+		if h.Until != 0 {
+			end = min(end, h.Until)
+		}
+		if h.Until = end; end > now.Unix() {
+			kept = append(kept, h)
 		}
 	}
-	for i := range kept {
-		if end := now.Add(overlap).Unix(); kept[i].Until == 0 || kept[i].Until > end {
-			kept[i].Until = end
-		}
+	if len(kept) == maxSecrets {
+		return false
 	}
 	s.Secrets = append(kept, hash)
+	return true
 }
 
 // Sums are a client's secrets, ready to be compared with.

@@ -64,8 +64,9 @@ const (
 	maxAuds   = 16
 	maxAud    = 256
 	maxKeys   = 4
-	// maxSecrets is how many secrets are good at a time: the new one, and the old one for its overlap.
-	maxSecrets = 2
+	// maxSecrets is how many secrets are good at a time: the new one, the old one for its overlap, and one whose answer was lost
+	// on the way, so that nobody knows it.
+	maxSecrets = 3
 	// maxSize is that of all settings, as JSON; of what the authority keeps.
 	maxSize = 4 << 10
 )
@@ -152,7 +153,7 @@ func (s *Settings) checkAuth() error {
 	switch s.Auth {
 	case Secret:
 		if len(s.Secrets) == 0 || len(s.Secrets) > maxSecrets {
-			return wrong("secrets", "want 1 or %d", maxSecrets)
+			return wrong("secrets", "want 1 to %d", maxSecrets)
 		}
 	case KeyJWT:
 		keys, err := s.PublicKeys()
