@@ -71,12 +71,12 @@ func (p *program) keysRotateCommand() *cobra.Command {
 	}
 	r := p.remoteFlags(c)
 	c.Flags().StringVar(&in.Algorithm, "algorithm", "", "EdDSA, ES256 or RS256 (default what the server signs with); the first key of an algorithm signs at once")
-	c.Flags().StringVar(&in.Lead, "lead", "11m", "how long it is published before it signs, 10m to 30d")
+	c.Flags().StringVar(&in.Lead, "lead", "15m", "how long it is published before it signs, 15m to 30d")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.RegisterFlagCompletionFunc("algorithm", cobra.FixedCompletions([]string{"EdDSA", "ES256", "RS256"}, cobra.ShellCompDirectiveNoFileComp))
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if in.Lead == "" {
-			return usage("leave it away for 11m", "--lead is empty")
+			return usage("leave it away for 15m", "--lead is empty")
 		}
 		var k api.SigningKey
 		if err := r.call(cmd.Context(), http.MethodPost, "/v1/keys/rotate", nil, in, &k); err != nil {

@@ -56,8 +56,10 @@ type Client struct {
 	ID string `json:"id" doc:"The client_id."`
 	ClientSettings
 	Secrets   []ClientSecret `json:"secrets,omitempty"`
-	FromFile  bool           `json:"from_file,omitempty" doc:"The configuration file has it, and only that changes it."`
-	Disabled  bool           `json:"disabled,omitempty" doc:"It does not stand in the configuration file any more, and is refused."`
+	FromFile  bool           `json:"from_file,omitempty" doc:"The configuration file has it, or had it, and only that changes it."`
+	Disabled  bool           `json:"disabled,omitempty" doc:"It does not stand in the configuration file any more, and is refused. It can be put back there, or removed here."`
+	// Unreadable clients have nothing but an ID, a version and their time of creation.
+	Unreadable bool `json:"unreadable,omitempty" doc:"This version of the server cannot read its settings, and answers its requests with an error. It can be removed."`
 	Version   uint64         `json:"version"`
 	CreatedAt time.Time      `json:"created_at"`
 }
@@ -105,7 +107,7 @@ func (a *API) clientRoutes() {
 	}, a.createClient)
 	register(a, route{
 		method: http.MethodGet, path: "/v1/clients", scope: ClientsWrite, id: "list-clients", status: http.StatusOK,
-		summary: "List OAuth clients",
+		summary: "List OAuth clients", text: "One whose settings cannot be read is listed as `unreadable`, without them.",
 	}, func(ctx context.Context, in *struct{}) (*struct{ Body ClientList }, error) {
 		out := &struct{ Body ClientList }{ClientList{Data: []*Client{}}}
 		for reg, err := range a.authority.Clients(ctx, 0) {
@@ -118,7 +120,8 @@ func (a *API) clientRoutes() {
 			}
 			c, err := newClient(reg)
 			if err != nil {
-				return nil, err
+				a.log.ErrorContext(ctx, "the settings of an OAuth client cannot be read", "client", reg.Client, "err", err)
+				c = &Client{ID: reg.Client, Version: reg.Version, CreatedAt: reg.Created.UTC(), Unreadable: true}
 			}
 			out.Body.Data = append(out.Body.Data, c)
 		}
@@ -142,15 +145,21 @@ func (a *API) clientRoutes() {
 	}, a.changeClient)
 	register(a, route{
 		method: http.MethodPost, path: "/v1/clients/{id}/secret", scope: ClientsWrite, id: "rotate-client-secret", status: http.StatusCreated,
-		errors: changed, summary: "Make an OAuth client a new secret", text: "The old one stays good for the overlap.",
+		errors: changed, summary: "Make an OAuth client a new secret",
+		text: "The old one stays good for the overlap. If the answer is lost, ask again: that ends no secret which is in use. Three are good at a time; then it is 409 `too-many-secrets`, unless the overlap is 0s, which ends all but the new one.",
 	}, a.rotateSecret)
 	register(a, route{
 		method: http.MethodDelete, path: "/v1/clients/{id}", scope: ClientsWrite, id: "remove-client", status: http.StatusNoContent,
 		errors: []int{http.StatusNotFound, http.StatusConflict}, summary: "Remove an OAuth client",
 		text: "Durable when answered. Its own access tokens end with it; grants that people gave it can no longer be refreshed.",
 	}, func(ctx context.Context, in *clientIDInput) (*struct{}, error) {
-		if _, _, err := a.changeable(ctx, in.ID); err != nil {
-			return nil, err
+		reg, err := a.authority.Client(ctx, 0, in.ID)
+		if err != nil {
+			return nil, badClient(err)
+		}
+		// What cannot be read can be removed, and so can what the file had.
+		if s, err := clients.Parse(reg.Settings); err == nil && s.FromFile && !s.Disabled {
+			return nil, clientInFile(s)
 		}
 		return nil, badClient(a.authority.RemoveClient(ctx, 0, in.ID))
 	})
@@ -265,6 +274,15 @@ func (a *API) createClient(ctx context.Context, in *struct{ Body CreateClientReq
 	return &createdClientOutput{Location: "/v1/clients/" + id, Body: CreatedClient{Secret: secret, Client: c}}, nil
 }
 
+// clientInFile refuses to change a client that is the configuration file's. One that was taken out there is no exception: a
+// change would let it in again, and the file could not have it back.
+func clientInFile(s *clients.Settings) error {
+	if s.Disabled {
+		return NewProblem(http.StatusConflict, "client-in-file", "this client was in the server's configuration file: put it back there and start the server again, or remove it for good")
+	}
+	return NewProblem(http.StatusConflict, "client-in-file", "the server's configuration file has this client: change it there, and start the server again")
+}
+
 // changeable returns a client that the API may change.
 func (a *API) changeable(ctx context.Context, id string) (*afterlogin.Registration, *clients.Settings, error) {
 	reg, err := a.authority.Client(ctx, 0, id)
@@ -275,8 +293,8 @@ func (a *API) changeable(ctx context.Context, id string) (*afterlogin.Registrati
 	if err != nil {
 		return nil, nil, err
 	}
-	if s.FromFile && !s.Disabled {
-		return nil, nil, NewProblem(http.StatusConflict, "client-in-file", "the server's configuration file has this client: change it there, and start the server again")
+	if s.FromFile {
+		return nil, nil, clientInFile(s)
 	}
 	return reg, s, nil
 }
@@ -328,7 +346,9 @@ func (a *API) rotateSecret(ctx context.Context, in *struct {
 		}
 	}
 	secret, hash := clients.NewSecret(a.now())
-	s.Rotate(hash, a.now(), overlap)
+	if !s.Rotate(hash, a.now(), overlap) {
+		return nil, NewProblem(http.StatusConflict, "too-many-secrets", "three secrets of this client are good now: wait until one is over, or end all but the new one with the overlap 0s")
+	}
 	if reg, err = a.authority.ChangeClient(ctx, 0, in.ID, s.JSON(), reg.Version); err != nil {
 		return nil, badClient(err)
 	}

@@ -16,9 +16,9 @@ import (
 const (
 	// jwksAge is for how long verifiers keep the JWKS.
 	jwksAge = 10 * time.Minute
-	// defaultLead is how long a new key is published before it signs: as long as verifiers keep the keys they have, and
-	// a minute for those that were fetching.
-	defaultLead = jwksAge + time.Minute
+	// defaultLead is how long a new key is published before it signs, and the least that can be asked for: as long as
+	// verifiers keep the keys they have, and 5 minutes for those that were fetching, and for caches on the way.
+	defaultLead = jwksAge + 5*time.Minute
 	maxLead     = 30 * 24 * time.Hour
 	// keepKey is how long a key is accepted after its successor has begun to sign: as long as any policy lets a JWT live,
 	// and by how much clocks may differ.
@@ -43,7 +43,7 @@ type SigningKeys struct {
 // RotateSigningRequest says how to rotate the signing key.
 type RotateSigningRequest struct {
 	Algorithm string `json:"algorithm,omitempty" enum:"EdDSA,ES256,RS256" doc:"What the server signs JWTs with, if absent. The first key of an algorithm signs at once."`
-	Lead      string `json:"lead,omitempty" doc:"How long the new key is published before it signs, 10m to 30d; 11m, if absent. Verifiers keep the JWKS for 10m." maxLength:"32"`
+	Lead      string `json:"lead,omitempty" doc:"How long the new key is published before it signs, 15m to 30d; 15m, if absent. Verifiers keep the JWKS for 10m." maxLength:"32"`
 }
 
 type signingKeysOutput struct{ Body SigningKeys }
@@ -120,8 +120,8 @@ func (a *API) rotateSigning(ctx context.Context, in *struct{ Body *RotateSigning
 			if lead, err = config.ParseDuration(b.Lead); err != nil {
 				return nil, invalid("body.lead", "%v", err)
 			}
-			if lead < jwksAge || lead > maxLead {
-				return nil, invalid("body.lead", "want 10m to 30d: verifiers keep the keys they have for 10 minutes. If the key got out, retire it")
+			if lead < defaultLead || lead > maxLead {
+				return nil, invalid("body.lead", "want 15m to 30d: verifiers keep the keys they have for 10 minutes, and caches on the way for a little longer. If the key got out, retire it")
 			}
 		}
 	}

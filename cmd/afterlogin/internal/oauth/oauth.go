@@ -41,9 +41,9 @@ func Paths() []string {
 
 // Limits.
 const (
-	maxBody        = 64 << 10 // of a form, in bytes
-	maxParameters  = 64
-	maxURL         = 2048 // of an authorization request; what httpauth returns to after a sign-in
+	maxBody       = 64 << 10 // of a form, in bytes
+	maxParameters = 64
+	maxURL        = 2048 // of an authorization request; what httpauth returns to after a sign-in
 	// requestTimeout bounds a request, and at introspection each read of the store.
 	requestTimeout = 10 * time.Second
 	// keysMaxAge is for how long verifiers may keep the public keys. A new key must be published that long before it signs.

@@ -101,7 +101,7 @@ func plainHost(u *url.URL) bool {
 		}
 	}
 	if port != "" {
-		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || port[0] == '0' {
 			return false
 		}
 		written += ":" + port
