@@ -164,6 +164,8 @@ func (p *program) clientsListCommand() *cobra.Command {
 		for _, c := range list.Data {
 			from := "api"
 			switch {
+			case c.Unreadable:
+				from = "unreadable: see the server's log, or remove it"
 			case c.Disabled:
 				from = "file (not any more: refused)"
 			case c.FromFile:
@@ -296,7 +298,8 @@ func (p *program) clientsRotateCommand() *cobra.Command {
 	var asJSON, quiet bool
 	c := &cobra.Command{
 		Use: "rotate-secret <id>", Short: "Give an OAuth client a new secret", Args: oneID,
-		Long: "Give an OAuth client a new secret, which is printed this once. The old one stays good for the overlap; 0s ends it now.",
+		Long: "Give an OAuth client a new secret, which is printed this once. The old one stays good for the overlap; 0s ends it now.\n\n" +
+			"If the answer is lost, run it again: that ends no secret which is in use. Three are good at a time.",
 	}
 	r := p.remoteFlags(c)
 	c.Flags().StringVar(&overlap, "overlap", "24h", "for how long the old secret is still good, up to 30d")

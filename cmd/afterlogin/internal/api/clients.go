@@ -55,13 +55,13 @@ type ChangeClientRequest struct {
 type Client struct {
 	ID string `json:"id" doc:"The client_id."`
 	ClientSettings
-	Secrets   []ClientSecret `json:"secrets,omitempty"`
-	FromFile  bool           `json:"from_file,omitempty" doc:"The configuration file has it, or had it, and only that changes it."`
-	Disabled  bool           `json:"disabled,omitempty" doc:"It does not stand in the configuration file any more, and is refused. It can be put back there, or removed here."`
+	Secrets  []ClientSecret `json:"secrets,omitempty"`
+	FromFile bool           `json:"from_file,omitempty" doc:"The configuration file has it, or had it, and only that changes it."`
+	Disabled bool           `json:"disabled,omitempty" doc:"It does not stand in the configuration file any more, and is refused. It can be put back there, or removed here."`
 	// Unreadable clients have nothing but an ID, a version and their time of creation.
-	Unreadable bool `json:"unreadable,omitempty" doc:"This version of the server cannot read its settings, and answers its requests with an error. It can be removed."`
-	Version   uint64         `json:"version"`
-	CreatedAt time.Time      `json:"created_at"`
+	Unreadable bool      `json:"unreadable,omitempty" doc:"This version of the server cannot read its settings, and answers its requests with an error. It can be removed."`
+	Version    uint64    `json:"version"`
+	CreatedAt  time.Time `json:"created_at"`
 }
 
 // ClientSecret says of a secret when it began and ends.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/json"
 	"net/http"
 	"strconv"
 	"strings"
@@ -56,6 +57,15 @@ func TestClients(t *testing.T) {
 	if good(made.Secret) || !good(rotated.Secret) {
 		t.Error("after the overlap the old secret is good, or the new one is not")
 	}
+	var again CreatedClient
+	f.ok("POST", "/v1/clients/job/secret", `{}`, nil) // its answer is lost
+	f.ok("POST", "/v1/clients/job/secret", `{}`, &again)
+	if !good(rotated.Secret) || !good(again.Secret) || len(again.Client.Secrets) != 3 {
+		t.Error("a rotation that is tried again ends the secret in use")
+	}
+	if a := f.do("POST", "/v1/clients/job/secret", f.key, `{}`); a.status != 409 || a.kind() != "too-many-secrets" {
+		t.Errorf("a fourth secret: %d %s", a.status, a.body)
+	}
 	f.ok("POST", "/v1/clients/job/secret", `{"overlap":"0s"}`, &made)
 	if good(rotated.Secret) || !good(made.Secret) {
 		t.Error("without an overlap the old secret is good, or the new one is not")
@@ -108,6 +118,35 @@ func TestBadClients(t *testing.T) {
 	if a := f.do("DELETE", "/v1/clients/file", f.key, ""); a.status != 409 || a.kind() != "client-in-file" {
 		t.Errorf("a client of the file: %d %s", a.status, a.body)
 	}
+	// Taken out of the file it is still the file's: a change here would let it in again. It can be removed.
+	reg, err := f.a.Client(t.Context(), 0, "file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Disabled = true
+	if reg, err = f.a.ChangeClient(t.Context(), 0, "file", s.JSON(), reg.Version); err != nil {
+		t.Fatal(err)
+	}
+	for method, path := range map[string]string{"PUT": "/v1/clients/file", "POST": "/v1/clients/file/secret"} {
+		body := `{}`
+		if method == "PUT" {
+			body = `{"version":` + strconv.FormatUint(reg.Version, 10) + `,"name":"x","auth":"none","grant_types":["authorization_code"],"redirect_uris":["https://a.example/"]}`
+		}
+		if a := f.do(method, path, f.key, body); a.status != 409 || a.kind() != "client-in-file" {
+			t.Errorf("%s of a client that was in the file: %d %s", method, a.status, a.body)
+		}
+	}
+	f.ok("DELETE", "/v1/clients/file", "", nil)
+	// One whose settings this version cannot read does not hide the others, and can be removed.
+	f.ok("POST", "/v1/clients", `{"id":"job",`+job+`}`, nil)
+	if _, err := f.a.AddClient(t.Context(), 0, "later", json.RawMessage(`{"require_dpop":true}`)); err != nil {
+		t.Fatal(err)
+	}
+	var list ClientList
+	if f.ok("GET", "/v1/clients", "", &list); len(list.Data) != 2 || list.Data[0].Unreadable == list.Data[1].Unreadable {
+		t.Errorf("%+v", list)
+	}
+	f.ok("DELETE", "/v1/clients/later", "", nil)
 	if a := f.do("GET", "/v1/clients", f.apiKey(SessionsRead, Admin), ""); a.status != 403 {
 		t.Errorf("without the scope: %d", a.status)
 	}

@@ -63,11 +63,15 @@ type switchable struct {
 	store.Store
 	mu   sync.Mutex
 	down bool
+	left int // how many changes succeed before it fails; 0: any number
 }
 
 var errDown = errors.New("the store is down")
 
 func (s *switchable) set(down bool) { s.mu.Lock(); s.down = down; s.mu.Unlock() }
+
+// after has the store fail after so many changes.
+func (s *switchable) after(n int) { s.mu.Lock(); s.left = n; s.mu.Unlock() }
 
 func (s *switchable) err() error {
 	s.mu.Lock()
@@ -89,6 +93,12 @@ func (s *switchable) Apply(ctx context.Context, root store.ID, ops ...store.Op) 
 	if err := s.err(); err != nil {
 		return err
 	}
+	s.mu.Lock()
+	if s.left > 0 {
+		s.left--
+		s.down = s.left == 0
+	}
+	s.mu.Unlock()
 	return s.Store.Apply(ctx, root, ops...)
 }
 

@@ -1,16 +1,20 @@
 package oauth
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/afterlogin/afterlogin"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/oauth/clients"
 	"github.com/afterlogin/afterlogin/jwt"
+	"github.com/afterlogin/afterlogin/store"
 	"github.com/afterlogin/afterlogin/store/memstore"
 )
 
@@ -86,7 +90,7 @@ func TestConsent(t *testing.T) {
 		}
 	}
 	csp := page.header.Get("Content-Security-Policy")
-	for _, want := range []string{"default-src 'none'", "frame-ancestors 'none'", "form-action 'self' http://127.0.0.1:53211", styleHash} {
+	for _, want := range []string{"default-src 'none'", "frame-ancestors 'none'", "form-action 'self' http: https:", styleHash} {
 		if !strings.Contains(csp, want) {
 			t.Errorf("the policy %q lacks %q", csp, want)
 		}
@@ -106,8 +110,15 @@ func TestConsent(t *testing.T) {
 		t.Errorf("a form of another session: %d", a.status)
 	}
 	// A confidential client of the operator's own does not ask; any other does, and so does the same one with prompt=consent.
-	if a := f.ask(mia.Token, authorization("web", "https://web.example.com/cb", "prompt", "consent")); a.status != http.StatusOK {
-		t.Errorf("prompt=consent: %d", a.status)
+	// The policy says nothing but the scheme: a client may send the browser on to another origin, and [::1] is none there.
+	for client, want := range map[string]struct{ to, action string }{
+		"web": {"https://web.example.com/cb", "'self' https:"},
+		"app": {"com.example.app:/cb", "'self' com.example.app:"},
+	} {
+		a := f.ask(mia.Token, authorization(client, want.to, "prompt", "consent"))
+		if csp := a.header.Get("Content-Security-Policy"); a.status != http.StatusOK || !strings.HasSuffix(csp, "form-action "+want.action) {
+			t.Errorf("prompt=consent for %s: %d %s", want.to, a.status, csp)
+		}
 	}
 }
 
@@ -197,6 +208,16 @@ func TestExchange(t *testing.T) {
 	in = f.ok(IntrospectPath, "rs", "token", c.text("access_token"))
 	if act, _ := in.fields["act"].(map[string]any); act["sub"] != "tom" || in.fields["kind"] != "jwt" {
 		t.Errorf("%s", in.body)
+	}
+	// A second actor stands in front of the first, who does not get lost; nor does either in a JWT.
+	ann := f.signIn("ann")
+	for kind, name := range map[string]string{typeAccess: "access_token", typeJWT: "jwt"} {
+		d := f.ok(TokenPath, "bff", "grant_type", clients.TokenExchange, "subject_token", b.text("access_token"), "subject_token_type", typeAccess,
+			"requested_token_type", kind, "actor_token", ann.Token.Reveal(), "actor_token_type", typeSession)
+		in = f.ok(IntrospectPath, "rs", "token", d.text("access_token"))
+		if !strings.Contains(in.body, `"act":{"sub":"ann","act":{"sub":"tom"}}`) || in.fields["kind"] != name || in.fields["sub"] != "mia" {
+			t.Errorf("two actors: %s", in.body)
+		}
 	}
 	// All end with the session.
 	if err := f.a.Revoke(t.Context(), mia.Session.ID, afterlogin.ReasonSignedOut); err != nil {
@@ -377,7 +398,7 @@ func TestIntrospectWithKey(t *testing.T) {
 	}
 }
 
-// A token that is asked about is not renewed, and an out-of-date refresh token is ended by nobody but its own client.
+// A token that is asked about is not renewed, and an out-of-date refresh token ends nothing, whoever asks.
 func TestIntrospectChangesNothing(t *testing.T) {
 	f := newFixture(t, memstore.New()).usual()
 	mia := f.signIn("mia")
@@ -386,9 +407,12 @@ func TestIntrospectChangesNothing(t *testing.T) {
 	c := f.ok(TokenPath, "web", "grant_type", "refresh_token", "refresh_token", b.text("refresh_token"))
 	f.pass(time.Minute)
 	for _, who := range []string{"rs", "job"} {
-		if f.active(who, a.text("refresh_token")) {
+		if f.active(who, a.text("refresh_token")) || f.active(who, c.text("refresh_token")) {
 			t.Error("another client learns about a refresh token")
 		}
+	}
+	if f.active("web", a.text("refresh_token")) {
+		t.Error("a refresh token is good that was replaced twice")
 	}
 	if !f.active("web", c.text("refresh_token")) {
 		t.Error("asking about a token has ended its grant")
@@ -407,4 +431,76 @@ func (f *fixture) events() []afterlogin.Event {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.seen)
+}
+
+// An offline grant is a root of its own, so that the store can take the code and fail at the grant. Then the code is used
+// up, which is what docs/oauth.md says: the second try is refused, for certain, and the person signs in again.
+func TestCodeUsedUpByTrouble(t *testing.T) {
+	f := newFixture(t, memstore.New()).usual()
+	mia := f.signIn("mia")
+	to := "https://web.example.com/cb"
+	code := f.code(mia.Token, authorization("web", to, "scope", "read offline_access"))
+	redeem := func() *answer {
+		return f.post(TokenPath, "web", "grant_type", clients.AuthorizationCode, "code", code, "redirect_uri", to, "code_verifier", verifier)
+	}
+	f.store.after(1)
+	if a := redeem(); a.status != 503 || a.text("error") != TemporarilyUnavailable {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	f.store.set(false)
+	if a := redeem(); a.status != 400 || a.text("error") != InvalidGrant {
+		t.Errorf("the second try: %d %s", a.status, a.body)
+	}
+	f.grant(mia.Token, "web", to, "read offline_access")
+}
+
+// Settings that this version cannot read are the server's trouble: nobody is told that the application is at fault, nor
+// what the settings are, and the log says which client it is.
+func TestUnreadableClient(t *testing.T) {
+	f := newFixture(t, memstore.New()).usual()
+	mia := f.signIn("mia")
+	if _, err := f.a.AddClient(t.Context(), 0, "later", json.RawMessage(`{"name":"x","require_dpop":true}`)); err != nil {
+		t.Fatal(err)
+	}
+	a := f.ask(mia.Token, authorization("later", "https://later.example.com/cb"))
+	if a.status != http.StatusInternalServerError || strings.Contains(a.body, "require_dpop") || a.header.Get("Location") != "" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !strings.Contains(f.log.String(), "require_dpop") {
+		t.Error("the log does not say what is wrong")
+	}
+}
+
+// Whoever names a service twice means it once.
+func TestRepeatedResource(t *testing.T) {
+	f := newFixture(t, memstore.New()).usual()
+	a := f.ok(TokenPath, "job", slices.Concat([]string{"grant_type", clients.ClientCredentials}, slices.Repeat([]string{"resource", api}, 40))...)
+	if in := f.ok(IntrospectPath, "job", "token", a.text("access_token")); in.fields["aud"] != api {
+		t.Errorf("%s", in.body)
+	}
+}
+
+// A store that does not answer is waited for, but not for ever: also where nobody else sets a limit, at introspection.
+func TestSlowStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, err := afterlogin.New(afterlogin.Config{Store: hanging{memstore.New()}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.Close()
+		began := time.Now()
+		if _, err := newKnown(a, time.Now).get(context.Background(), "job"); !errors.Is(err, afterlogin.ErrUnavailable) || time.Since(began) != requestTimeout {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+	})
+}
+
+// hanging is a store that answers no read.
+type hanging struct{ store.Store }
+
+func (hanging) Get(ctx context.Context, _ ...store.ID) ([]*store.Record, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
 }

@@ -2,12 +2,15 @@ package oauth
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
+	"github.com/afterlogin/afterlogin/httpauth"
+	"github.com/afterlogin/afterlogin/jwt"
 	"github.com/afterlogin/afterlogin/store/memstore"
 )
 
@@ -70,32 +73,72 @@ func FuzzBasic(f *testing.F) {
 // An authorization request never leads anywhere but to the page, the sign-in or the registered address.
 func FuzzAuthorize(f *testing.F) {
 	fx := newFixture(f, memstore.New()).usual()
+	mia := fx.signIn("mia")
 	f.Add(authorization("web", "https://web.example.com/cb").Encode())
 	f.Add(authorization("app", "http://127.0.0.1:99/cb", "prompt", "none").Encode())
 	f.Add("client_id=web&redirect_uri=https://evil.example")
 	f.Fuzz(func(t *testing.T, query string) {
-		r, err := http.NewRequest("GET", fx.url+AuthorizePath, nil)
-		if err != nil {
-			t.Fatal(err)
+		for _, signedIn := range []bool{false, true} {
+			r, err := http.NewRequest("GET", fx.url+AuthorizePath, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.URL.RawQuery = query
+			r.RemoteAddr = "127.0.0.1:1"
+			if signedIn {
+				r.Header.Set("Cookie", httpauth.PlainCookieName+"="+mia.Token.Reveal())
+			}
+			w := &recorder{header: make(http.Header)}
+			fx.s.ServeHTTP(w, r)
+			leadsHome(t, fx, query, w)
 		}
-		r.URL.RawQuery = query
-		r.RemoteAddr = "127.0.0.1:1"
-		w := &recorder{header: make(http.Header)}
-		fx.s.ServeHTTP(w, r)
-		to := w.header.Get("Location")
-		switch {
-		case w.status >= 500 || w.status == 0:
-			t.Errorf("%q: %d", query, w.status)
-		case w.status == http.StatusSeeOther:
-			ok := false
-			for _, prefix := range []string{"/login?return_to=%2Foauth%2Fauthorize%3F", fx.url + "/callback?", "https://web.example.com/cb?", "http://127.0.0.1/cb?", "com.example.app:/cb?"} {
-				ok = ok || strings.HasPrefix(to, prefix)
+	})
+}
+
+// leadsHome checks where the answer to an authorization request leads.
+func leadsHome(t *testing.T, fx *fixture, query string, w *recorder) {
+	to := w.header.Get("Location")
+	switch {
+	case w.status >= 500 || w.status == 0:
+		t.Errorf("%q: %d", query, w.status)
+	case w.status == http.StatusSeeOther:
+		ok := false
+		for _, prefix := range []string{"/login?return_to=%2Foauth%2Fauthorize%3F", fx.url + "/callback?", "https://web.example.com/cb?", "http://127.0.0.1/cb?", "com.example.app:/cb?"} {
+			ok = ok || strings.HasPrefix(to, prefix)
+		}
+		if u, err := url.Parse(to); !ok && (err != nil || u.Scheme != "http" || u.Hostname() != "127.0.0.1" || u.Path != "/cb" || u.User != nil) {
+			t.Errorf("%q leads to %q", query, to)
+		}
+	case to != "":
+		t.Errorf("%q: %d with a Location", query, w.status)
+	}
+}
+
+// What is read from a JWT that nobody has verified is what encoding/json reads, or nothing, and little of it.
+func FuzzUnverified(f *testing.F) {
+	f.Add(`{"typ":"JWT"}`, `{"iss":"job","aud":"https://auth.example.com"}`)
+	f.Add(`{}`, `{"iss":"job","aud":["a","b"]}`)
+	f.Add(`{"typ":1}`, `{"aud":null,"aud":{}}`)
+	f.Fuzz(func(t *testing.T, head, body string) {
+		text := base64.RawURLEncoding.EncodeToString([]byte(head)) + "." + base64.RawURLEncoding.EncodeToString([]byte(body)) + ".c2ln"
+		for _, text := range []string{text, head + "." + body, "eyJ" + text} {
+			_, iss, n := peek(text)
+			list := claimed(text)
+			if n < 0 || n > 1 || len(list) > 32 || iss != "" && len(text) > jwt.MaxSize {
+				t.Errorf("%q: %d audiences, %d claimed", text, n, len(list))
 			}
-			if u, err := url.Parse(to); !ok && (err != nil || u.Scheme != "http" || u.Hostname() != "127.0.0.1" || u.Path != "/cb" || u.User != nil) {
-				t.Errorf("%q leads to %q", query, to)
-			}
-		case to != "":
-			t.Errorf("%q: %d with a Location", query, w.status)
+		}
+		typ, iss, n := peek(text)
+		var h struct{ Typ string }
+		var c struct {
+			Iss string
+			Aud any
+		}
+		if json.Unmarshal([]byte(head), &h) != nil || json.Unmarshal([]byte(body), &c) != nil {
+			return
+		}
+		if _, one := c.Aud.(string); len(text) <= jwt.MaxSize && (typ != h.Typ || iss != c.Iss || one != (n == 1)) {
+			t.Errorf("%q: %q, %q, %d", text, typ, iss, n)
 		}
 	})
 }

@@ -106,7 +106,7 @@ func TestNegative(t *testing.T) {
 	if a := note(assertion(unique)()); a.status != 200 {
 		t.Fatalf("a good assertion: %d %s", a.status, a.body)
 	}
-	if a := note(asserted(sign(keys["signer"], typeAssertion, claims(func(c *jwt.Claims) { unique(c); c.Audience = []string{f.url + TokenPath} })), "client_id", "signer")); a.status != 200 {
+	if a := note(asserted(sign(keys["signer"], typeAssertion, claims(func(c *jwt.Claims) { unique(c) })), "client_id", "signer")); a.status != 200 {
 		t.Fatalf("a good assertion with its own type: %d %s", a.status, a.body)
 	}
 	used := sign(keys["signer"], jwt.TypeUntyped, claims(unique))
@@ -134,6 +134,11 @@ func TestNegative(t *testing.T) {
 	}
 	grant := note(f.grant(mia.Token, "web", redirect, "read"))
 	jobToken := note(f.ok(TokenPath, "job", "grant_type", clients.ClientCredentials, "resource", other)).text("access_token")
+	var spares []string
+	spare := func() string {
+		spares = append(spares, note(f.ok(TokenPath, "job", "grant_type", clients.ClientCredentials)).text("access_token"))
+		return spares[len(spares)-1]
+	}
 	exchange := func(client string, pairs ...string) func() *answer {
 		return func() *answer {
 			return f.post(TokenPath, client, append([]string{"grant_type", clients.TokenExchange}, pairs...)...)
@@ -164,6 +169,8 @@ func TestNegative(t *testing.T) {
 		{"the secret in the query", 400, InvalidRequest, raw("POST", TokenPath+"?client_id=job&client_secret="+secret, good)},
 		{"grant_type in the query", 400, InvalidRequest, raw("POST", TokenPath+"?"+good, "", job)},
 		{"an empty query", 400, InvalidRequest, raw("POST", TokenPath+"?", good, job)},
+		{"a token in the query of the metadata", 400, InvalidRequest, raw("GET", MetadataPath+"?token="+spare(), "")},
+		{"a token in the query of the keys", 400, InvalidRequest, raw("GET", KeysPath+"?token="+spare(), "")},
 		{"a token in the query of introspection", 400, InvalidRequest, raw("POST", IntrospectPath+"?token="+jobToken, "", job)},
 		{"grant_type twice", 400, InvalidRequest, raw("POST", TokenPath, good+"&"+good, job)},
 		{"client_secret twice", 400, InvalidRequest, raw("POST", TokenPath, good+"&client_id=job&client_secret="+secret+"&client_secret="+secret)},
@@ -209,6 +216,7 @@ func TestNegative(t *testing.T) {
 		{"an assertion of a stranger", 401, InvalidClient, func() *answer { return asserted(sign(keys["stranger"], jwt.TypeUntyped, claims(unique))) }},
 		{"an assertion that was used", 401, InvalidClient, func() *answer { return asserted(used) }},
 		{"an assertion for somebody else", 401, InvalidClient, assertion(func(c *jwt.Claims) { unique(c); c.Audience = []string{"https://evil.example"} })},
+		{"an assertion for the endpoint, which is not the issuer", 401, InvalidClient, assertion(func(c *jwt.Claims) { unique(c); c.Audience = []string{f.url + TokenPath} })},
 		{"an assertion for two", 401, InvalidClient, assertion(func(c *jwt.Claims) { unique(c); c.Audience = []string{f.url, "https://evil.example"} })},
 		{"an assertion about somebody else", 401, InvalidClient, assertion(func(c *jwt.Claims) { unique(c); c.Subject = "web" })},
 		{"an assertion without jti", 401, InvalidClient, assertion(func(c *jwt.Claims) { c.ID = "" })},
@@ -262,6 +270,13 @@ func TestNegative(t *testing.T) {
 		{"an exchange of a session as a JWT", 400, InvalidRequest, exchange("bff", "subject_token", mia.Token.Reveal(), "subject_token_type", typeJWT)},
 		{"an exchange of a refresh token", 400, InvalidRequest, exchange("bff", "subject_token", grant.text("refresh_token"), "subject_token_type", typeAccess)},
 		{"an exchange of another service's token", 400, InvalidRequest, exchange("bff", "subject_token", jobToken, "subject_token_type", typeAccess)},
+		{"an exchange by whom the token is not for, which is told like nonsense", 400, InvalidRequest, func() *answer {
+			a, b := exchange("plain", "subject_token", jobToken, "subject_token_type", typeAccess)(), exchange("plain", "subject_token", flip(jobToken[0])+jobToken[1:], "subject_token_type", typeAccess)()
+			if a.body != b.body || a.status != b.status {
+				t.Errorf("a good token of somebody else's: %s; one that is none: %s", a.body, b.body)
+			}
+			return a
+		}},
 		{"an exchange by whom the token is not for", 400, InvalidRequest, exchange("plain", "subject_token", jobToken, "subject_token_type", typeAccess)},
 		{"an exchange for a refresh token", 400, InvalidRequest, exchange("bff", "subject_token", mia.Token.Reveal(), "subject_token_type", typeSession,
 			"requested_token_type", "urn:ietf:params:oauth:token-type:refresh_token")},
@@ -310,8 +325,10 @@ func TestNegative(t *testing.T) {
 			}
 		})
 	}
-	if f.active("job", jobToken) {
-		t.Error("a token that stood in a URL is good")
+	for _, token := range append(spares, jobToken) {
+		if f.active("job", token) {
+			t.Error("a token that stood in a URL is good")
+		}
 	}
 	if !f.active("web", grant.text("refresh_token")) {
 		t.Error("refusals have ended a grant")
@@ -424,6 +441,11 @@ func TestNegativeAuthorization(t *testing.T) {
 	if a := f.raw("POST", AuthorizePath, form); a.status != 401 {
 		t.Errorf("consent of nobody: %d", a.status)
 	}
+	for mode, want := range map[string]int{"navigate": 303, "cors": 403, "no-cors": 403, "same-origin": 403, "websocket": 403} {
+		if a := f.raw("GET", AuthorizePath+"?"+authorization("web", web).Encode(), "", cookie, "Sec-Fetch-Mode: "+mode); a.status != want || (want == 403) != (a.header.Get("Location") == "") {
+			t.Errorf("a request of mode %s: %d", mode, a.status)
+		}
+	}
 	if a := f.raw("GET", AuthorizePath+"?"+authorization("web", web, "state", strings.Repeat("a", 3000)).Encode(), "", cookie); a.status != 414 {
 		t.Errorf("a long address: %d", a.status)
 	}
@@ -440,7 +462,8 @@ func TestLoopbackPort(t *testing.T) {
 	}
 }
 
-// A code is good once. The client's own second try is refused, and nothing else; a copy ends what came of it.
+// A code is good once. The client's own second try is refused, and nothing else; so is a copy that comes without what goes
+// with it. Whoever has all of it, and comes late, ends what came of it (OAuth 2.1, 4.1.3).
 func TestCodeReplay(t *testing.T) {
 	for name, open := range stores {
 		t.Run(name, func(t *testing.T) {
@@ -466,6 +489,11 @@ func TestCodeReplay(t *testing.T) {
 				t.Errorf("a second try at once: %s", a.body)
 			}
 			f.pass(6 * time.Second)
+			for _, a := range []*answer{redeem("app", code, verifier), redeem("web", code, strings.Repeat("x", 50))} {
+				if a.text("error") != InvalidGrant || !f.active("web", first.text("access_token")) {
+					t.Errorf("a replay by somebody who has the code alone: %s", a.body)
+				}
+			}
 			if a := redeem("web", code, verifier); a.text("error") != InvalidGrant {
 				t.Errorf("a replay: %s", a.body)
 			}
@@ -479,8 +507,9 @@ func TestCodeReplay(t *testing.T) {
 	}
 }
 
-// Guessing secrets is slowed down, by the name that is guessed at; whoever knows the secret is let in meanwhile.
-func TestGuessing(t *testing.T) {
+// Whoever fails again and again is told when to come back, and no longer stands in the log. Whoever knows the secret is let in
+// meanwhile, and so is every other name.
+func TestRepeatedFailures(t *testing.T) {
 	f := newFixture(t, memstore.New()).usual()
 	var last *answer
 	for range maxFailures + 1 {
@@ -492,6 +521,20 @@ func TestGuessing(t *testing.T) {
 	f.ok(TokenPath, "job", "grant_type", clients.ClientCredentials)
 	if a := f.raw("POST", TokenPath, "grant_type=client_credentials", basic("web", "wrong")); a.status != 401 {
 		t.Errorf("another name: %d", a.status)
+	}
+	// An assertion names its client itself.
+	bad := func(iss string) *answer {
+		text := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"ES256"}`)) + "." + base64.RawURLEncoding.EncodeToString([]byte(`{"iss":"`+iss+`","aud":"x"}`)) + ".c2ln"
+		return f.post(TokenPath, "", "grant_type", clients.ClientCredentials, "client_assertion_type", assertionType, "client_assertion", text)
+	}
+	for range maxFailures + 1 {
+		last = bad("one")
+	}
+	if last.status != http.StatusTooManyRequests {
+		t.Errorf("assertions of one client: %d %s", last.status, last.body)
+	}
+	if a := bad("other"); a.status != 401 {
+		t.Errorf("assertions of another: %d", a.status)
 	}
 	f.pass(2 * time.Minute)
 	if a := f.raw("POST", TokenPath, "grant_type=client_credentials", basic("job", "wrong")); a.status != 401 {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,12 @@ func TestRedirectURIs(t *testing.T) {
 		"https://a.example.com/ b": false, "https://a.example.com/\n": false, `https://a.example.com\@b/`: false, "https://ä.example.com/": false,
 		"https://a.example.com/?code=1": false, "https://a.example.com/?state=x": false,
 		"javascript:alert(1)": false, "data:text/html,x": false, "file:///etc/passwd": false, "myapp:/cb": false, "com.example.app://host/cb": false,
+		"https://[2001:db8::1]:8443/cb": true, "https://192.0.2.1/cb": true, "https://xn--bcher-kva.example/cb": true, "https://a-b.example:65535/": true,
+		"https://a..example.com/": false, "https://.example.com/": false, "https://example.com./": false, "https://a_b.example.com/": false,
+		"https://a.example.com:/": false, "https://a.example.com:0/": false, "https://a.example.com:65536/": false, "https://a.example.com:0443/": false,
+		"https://127.1/": false, "https://0x7f.1/": false, "https://a.example.com%2eevil.example/": false, "https://a.example.com,b/": false,
+		"https://[fe80::1%25eth0]/": false, "http://[::1%25lo]/cb": false, "http://[0:0:0:0:0:0:0:1]/cb": false, "http://127.0.0.1:99999/cb": false,
+		"https://a.example.com/?error_description=x": false, "https://a.example.com/?a=1&error_uri=x": false, "https://a.example.com/?iss=x": false,
 		"com.example.app:cb": false, "https://a.example.com/" + strings.Repeat("a", 600): false,
 	} {
 		if err := checkRedirect(uri); (err == nil) != good {
@@ -32,26 +39,53 @@ func TestRedirectURIs(t *testing.T) {
 
 func TestRotate(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
-	first, h1 := NewSecret(now)
-	s := Settings{Name: "x", Auth: Secret, GrantTypes: []string{ClientCredentials}, Secrets: []SecretHash{h1}}
-	second, h2 := NewSecret(now)
-	s.Rotate(h2, now, time.Hour)
-	third, h3 := NewSecret(now)
-	s.Rotate(h3, now.Add(time.Minute), 2*time.Hour)
-	if err := s.Check(); err != nil {
-		t.Fatal(err)
+	s := Settings{Name: "x", Auth: Secret, GrantTypes: []string{ClientCredentials}}
+	made := make(map[string]string)
+	rotate := func(name string, overlap time.Duration) bool {
+		text, hash := NewSecret(now)
+		if !s.Rotate(hash, now, overlap) {
+			return false
+		}
+		made[name] = text
+		if err := s.Check(); err != nil {
+			t.Fatal(err)
+		}
+		return true
 	}
-	sums := s.Sums()
-	at := now.Add(30 * time.Minute)
-	if sums.Match(first, at) || !sums.Match(second, at) || !sums.Match(third, at) {
-		t.Error("after two rotations the newest two secrets are good, and no other")
+	good := func(want ...string) {
+		t.Helper()
+		sums := s.Sums()
+		for name, text := range made {
+			if sums.Match(text, now) != slices.Contains(want, name) {
+				t.Errorf("at %v: is %s good? want it of %v", now, name, want)
+			}
+		}
+		if sums.Match("", now) || sums.Match(s.Secrets[0].SHA256, now) || (Sums{}).Match("", now) {
+			t.Error("something else is a secret")
+		}
 	}
-	if at = now.Add(3 * time.Hour); sums.Match(second, at) || !sums.Match(third, at) {
-		t.Error("an old secret outlives its overlap, or the new one ends")
+	rotate("in use", 0)
+	good("in use")
+	// The answer with the next one is lost, and the rotation is tried again: what is in use stays good.
+	rotate("lost", time.Hour)
+	now = now.Add(time.Minute)
+	rotate("next", 2*time.Hour)
+	good("in use", "lost", "next")
+	// No more than three, and none is ended for another's sake.
+	if rotate("fourth", time.Hour) {
+		t.Error("four secrets are good at a time")
 	}
-	if sums.Match("", at) || sums.Match(h3.SHA256, at) || (Sums{}).Match("", at) {
-		t.Error("something else is a secret")
+	good("in use", "lost", "next")
+	now = now.Add(59 * time.Minute) // the first overlap was not prolonged
+	good("lost", "next")
+	rotate("fourth", time.Hour)
+	now = now.Add(2 * time.Hour)
+	good("fourth")
+	rotate("fifth", 24*time.Hour)
+	if !rotate("sixth", 0) {
+		t.Error("no rotation without an overlap")
 	}
+	good("sixth")
 }
 
 func TestSettings(t *testing.T) {
