@@ -3,6 +3,7 @@ package httpauth
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -41,6 +42,9 @@ var (
 		"There is more than one Authorization header. Send one."}
 	errTicketKept error = &fault{http.StatusTooEarly, "ticket_not_used",
 		"The ticket in this address is good once, and was not used up by a request that only looks ahead (a prefetch, a preview, or a method other than GET). Open the address to use it."}
+	// It is afterlogin.ErrBadRequest, too, for callers; and unlike that one often a mistake of the client's.
+	errBadTarget = fmt.Errorf("%w: %w", afterlogin.ErrBadRequest, &fault{http.StatusBadRequest, "bad_target",
+		"A ticket is for a path such as /downloads/7, with a query or without, of at most 2 KiB when it is escaped, without a fragment and without another ticket."})
 	errNoOrigin    error = &fault{http.StatusInternalServerError, "no_origin", "Options.Origin is not set, and a hand-over needs it."}
 	errBadHandOver error = &fault{http.StatusBadRequest, "invalid_request",
 		"This is not a request to hand a session over: it needs one parameter to, an address of a site that is known here, and one parameter nonce."}

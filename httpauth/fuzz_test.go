@@ -6,6 +6,8 @@ import (
 	"path"
 	"strings"
 	"testing"
+
+	"github.com/afterlogin/afterlogin"
 )
 
 // sample has the form of a token and is none.
@@ -169,6 +171,9 @@ func FuzzTicketInQuery(f *testing.F) {
 	for _, s := range []string{"", "a=1&ticket=" + ticket, "ticket=" + ticket + "&ticket=" + ticket, "%74icket=%61lt_x", "ticket=4711", "ticket", "&&ticket=alt_&=", "ticket=%zz", "a=%", "x=alt_;ticket=alt_", "%0%61"} {
 		f.Add(s, "/a%2fb/"+s)
 	}
+	for _, s := range []string{"/a#", "/a?b#", "/a?#", "/a?&", "/a?", "/#?ticket=" + ticket, "/a?b&ticket=" + ticket} {
+		f.Add("", s)
+	}
 	f.Fuzz(func(t *testing.T, query, path string) {
 		rest, found, count := cutTicket(query)
 		if count == 0 && (rest != query || found != "") || count > 0 && !strings.HasPrefix(found, ticketPrefix) || len(rest) > len(query) {
@@ -176,6 +181,21 @@ func FuzzTicketInQuery(f *testing.F) {
 		}
 		if again, _, n := cutTicket(rest); n != 0 || again != rest {
 			t.Fatalf("a ticket is left in %q", rest)
+		}
+		if target, ok := bind("https://shop.example", path); ok {
+			// The link has one ticket and no fragment, and what comes back is what it was bound to.
+			link := withTicket(path, afterlogin.TokenFrom(ticket))
+			u, err := url.Parse("https://shop.example" + link)
+			if err != nil || strings.Contains(link, "#") || u.Host != "shop.example" || len(target) > maxTarget {
+				t.Fatalf("a link %q (%v)", link, err)
+			}
+			if _, found, count := cutTicket(u.RawQuery); count != 1 || found != ticket {
+				t.Fatalf("%d tickets in the link %q", count, link)
+			}
+			r := &http.Request{RequestURI: link, URL: u}
+			if back, ok := bind("https://shop.example", here(r)); !ok || back != target {
+				t.Fatalf("the link %q is bound to %q, and comes to %q", link, target, back)
+			}
 		}
 		path, _, _ = strings.Cut(path, "?")
 		once := canonical(path)

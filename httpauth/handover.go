@@ -8,8 +8,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/afterlogin/afterlogin"
 )
@@ -24,14 +25,16 @@ import (
 //     address.
 //
 // The new session lives below the one it came from, and ends with it. Because of the secret, a ticket is worth nothing in
-// another browser: nobody can sign somebody else in to his own account, and who reads a log finds nothing of use.
+// another browser, and is over once it was seen there: nobody can sign somebody else in to his own account, and who reads
+// a log finds nothing of use. The digest is what a log does show, so the secret is good for one exchange and for ten
+// minutes: with an old digest nobody can make a ticket that a browser still takes.
 
 // The names of the cookie that binds a ticket to a browser.
 const (
 	nonceCookie      = "__Host-Http-ticket_nonce"
 	plainNonceCookie = "ticket_nonce"
-	// nonceAge is for how long a hand-over may take, in seconds: somebody may have to sign in on the way.
-	nonceAge = "600"
+	// nonceAge is for how long a hand-over may take: somebody may have to sign in on the way.
+	nonceAge = 10 * time.Minute
 )
 
 // The parameters of a request for a hand-over.
@@ -48,31 +51,44 @@ func (x *Auth) nonceCookie() string {
 }
 
 // HandOverNonce has the answer set the cookie that binds a ticket to this browser, and returns what to give to the host
-// that makes the ticket: 43 characters of base64url, no secret. A browser that has the cookie keeps its value, so that
-// two tabs do not disturb each other. It must be called before the headers are written. StartHandOver calls it.
+// that makes the ticket: 43 characters of base64url, no secret. A browser that got the cookie less than five minutes ago
+// keeps it as it is, so that two tabs do not disturb each other and no secret lives on and on. It must be called before
+// the headers are written. StartHandOver calls it.
 func (x *Auth) HandOverNonce(w http.ResponseWriter, r *http.Request) string {
-	value := x.nonceOf(r)
-	if value == "" {
+	now := time.Now()
+	value, made := x.nonceOf(r)
+	if age := now.Sub(made); value == "" || age < 0 || age > nonceAge/2 {
 		var b [32]byte
 		rand.Read(b[:])
-		value = base64.RawURLEncoding.EncodeToString(b[:])
+		value = base64.RawURLEncoding.EncodeToString(b[:]) + "." + strconv.FormatInt(now.Unix(), 10)
+		x.setNonce(w, value, nonceAge)
 	}
-	set := x.nonceCookie() + "=" + value + "; Path=/; Max-Age=" + nonceAge + "; HttpOnly; SameSite=Lax"
-	if !x.options.PlainLoopback {
-		set += "; Secure"
-	}
-	w.Header().Add("Set-Cookie", set)
 	noStore(w.Header())
 	return digest(value)
 }
 
-// nonceOf returns the value of the cookie that came with the request, or "".
-func (x *Auth) nonceOf(r *http.Request) string {
-	value, count, err := findCookie(r.Header["Cookie"], x.nonceCookie())
-	if err != nil || count != 1 || !isNonce(value) {
-		return ""
+func (x *Auth) setNonce(w http.ResponseWriter, value string, age time.Duration) {
+	set := x.nonceCookie() + "=" + value + "; Path=/; Max-Age=" + strconv.Itoa(int(age/time.Second)) + "; HttpOnly; SameSite=Lax"
+	if !x.options.PlainLoopback {
+		set += "; Secure"
 	}
-	return value
+	w.Header().Add("Set-Cookie", set)
+}
+
+// nonceOf returns the value of the cookie that came with the request, and when that was made; "" if there is none that
+// is still good. The time in it is the browser's to forge: it would gain nothing but a secret that others know.
+func (x *Auth) nonceOf(r *http.Request) (value string, made time.Time) {
+	value, count, err := findCookie(r.Header["Cookie"], x.nonceCookie())
+	if err != nil || count != 1 {
+		return "", time.Time{}
+	}
+	nonce, text, _ := strings.Cut(value, ".")
+	seconds, err := strconv.ParseInt(text, 10, 64)
+	made = time.Unix(seconds, 0)
+	if err != nil || !isNonce(nonce) || time.Since(made) > nonceAge {
+		return "", time.Time{}
+	}
+	return value, made
 }
 
 // isNonce reports whether s is 32 bytes in base64url.
@@ -88,7 +104,7 @@ func digest(nonce string) string {
 
 // StartHandOver sends the browser to the host where the person is signed in, or can sign in: at is the address of the
 // HandOver handler there. The browser comes back to returnTo, a path of this host (see SafeReturn), which must be behind
-// AcceptHandOver. Options.Origin must be set.
+// AcceptHandOver; a fragment of it is lost. Options.Origin must be set.
 //
 // The error is of what the program got wrong, and nothing is written then.
 func (x *Auth) StartHandOver(w http.ResponseWriter, r *http.Request, at, returnTo string) error {
@@ -96,10 +112,11 @@ func (x *Auth) StartHandOver(w http.ResponseWriter, r *http.Request, at, returnT
 		return errNoOrigin
 	}
 	u, err := url.Parse(at)
-	if err != nil || !isOrigin(u.Scheme+"://"+u.Host, x.options.PlainLoopback) || u.User != nil || u.Fragment != "" || u.RawQuery != "" {
+	if err != nil || !isOrigin(u.Scheme+"://"+u.Host, x.options.PlainLoopback) || u.User != nil || strings.ContainsAny(at, "?#") {
 		return fmt.Errorf("%w: StartHandOver: at is not an address such as https://accounts.example/hand-over", afterlogin.ErrBadRequest)
 	}
-	q := url.Values{handOverTo: {x.options.Origin + SafeReturn(returnTo)}, handOverNonce: {x.HandOverNonce(w, r)}}
+	to, _, _ := strings.Cut(SafeReturn(returnTo), "#")
+	q := url.Values{handOverTo: {x.options.Origin + to}, handOverNonce: {x.HandOverNonce(w, r)}}
 	w.Header().Set("Referrer-Policy", "no-referrer")
 	http.Redirect(w, r, at+"?"+q.Encode(), http.StatusSeeOther)
 	return nil
@@ -121,38 +138,36 @@ func (x *Auth) HandOver() http.Handler {
 }
 
 // SendOver makes a ticket for the session of the request, and answers with a redirect to the address with that ticket.
-// The address must be of an origin in Options.HandOverTo, and nonce what HandOverNonce returned there. HandOver calls it;
-// call it yourself where a person is asked first. Nothing is written if it fails.
+// The address must be of an origin in Options.HandOverTo, as TicketURL has it, and nonce what HandOverNonce returned
+// there. HandOver calls it; call it yourself where a person is asked first. Nothing is written if it fails.
 func (x *Auth) SendOver(w http.ResponseWriter, r *http.Request, to, nonce string) error {
 	v, err := x.open(r)
 	if err != nil {
 		return err
 	}
-	s, err := v.person()
+	s, err := v.fullSession()
 	if err != nil {
 		return err
 	}
 	if !usesTicket(r) || !document(r) {
 		return errTicketKept
 	}
-	u, err := url.Parse(to)
-	if err != nil || u.User != nil || u.Fragment != "" || !slices.Contains(x.options.HandOverTo, u.Scheme+"://"+u.Host) || !isNonce(nonce) {
+	origin, path, ok := x.elsewhere(to)
+	if !ok || !isNonce(nonce) {
 		return errBadHandOver
 	}
-	origin := u.Scheme + "://" + u.Host
-	path := strings.TrimPrefix(to, origin)
-	if path == "" {
-		path = "/"
-	}
-	if SafeReturn(path) != path {
+	target, ok := bind(origin, path)
+	if !ok {
 		return errBadHandOver
 	}
-	got, err := x.authority.IssueTicket(r.Context(), s, afterlogin.TicketRequest{Target: origin + canonical(path), Nonce: nonce})
+	got, err := x.authority.IssueTicket(r.Context(), s, afterlogin.TicketRequest{Target: target, Nonce: nonce})
+	if errors.Is(err, afterlogin.ErrBadRequest) {
+		return fmt.Errorf("%w: %v", errBadHandOver, err)
+	}
 	if err != nil {
 		return err
 	}
-	noStore(w.Header())
-	w.Header().Set("Referrer-Policy", "no-referrer")
+	secretAddress(w.Header())
 	http.Redirect(w, r, withTicket(origin+path, got.Token), http.StatusSeeOther)
 	return nil
 }
@@ -168,10 +183,11 @@ func document(r *http.Request) bool {
 // without it. Requests without a ticket go to next. Put it around the pages that people arrive at, outside of Require;
 // what Require serves for tickets itself must not be behind it. It panics if Options.Origin is not set.
 //
-// A ticket is good once: the second time it is answered 410, and ends nothing, since a reload is no theft. A ticket of
-// the person who is signed in already is only taken out of the address. Another person's session is replaced; the data
-// of an anonymous one is not taken along. HEAD, prefetches and what is no page of its own are answered 425 and use
-// nothing up.
+// A ticket is good once: the second time it is answered 410, and ends nothing, since a reload is no theft. One that comes
+// without the secret of its browser, or to another page than its own, is answered 403 and is over. A ticket of the person
+// who is signed in already is only taken out of the address. Another person's session is replaced; the data of an
+// anonymous one is not taken along. HEAD, prefetches and what is no page of its own are answered 425 and use nothing up.
+// No answer to an address with a ticket is stored, and none lets the address out as a referrer.
 func (x *Auth) AcceptHandOver(next http.Handler) http.Handler {
 	if x.options.Origin == "" {
 		panic("httpauth: AcceptHandOver: Options.Origin is not set")
@@ -193,21 +209,23 @@ func (x *Auth) exchange(w http.ResponseWriter, r *http.Request) {
 		x.refuse(w, r, v, nil, err)
 		return
 	}
-	noStore(w.Header())
-	w.Header().Set("Referrer-Policy", "no-referrer")
+	if value, _ := x.nonceOf(r); value != "" { // its digest stood in an address
+		x.setNonce(w, "", 0)
+	}
 	http.Redirect(w, r, here(r), http.StatusSeeOther)
 }
 
 func (x *Auth) exchangeTicket(v *visit, w http.ResponseWriter, r *http.Request) error {
 	_, text, count := cutTicket(r.URL.RawQuery)
 	back := here(r)
+	target, ok := bind(x.options.Origin, back)
 	_, transport := v.credential()
 	switch {
 	case transport == bearer || count != 1:
 		return x.duplicate("a ticket beside another credential in one request")
 	case !usesTicket(r) || !document(r):
 		return errTicketKept
-	case SafeReturn(back) != back: // such as //elsewhere.example
+	case !ok: // such as //elsewhere.example
 		return &afterlogin.Refusal{Reason: afterlogin.ReasonWrongTarget}
 	}
 	token := afterlogin.TokenFrom(text)
@@ -226,13 +244,16 @@ func (x *Auth) exchangeTicket(v *visit, w http.ResponseWriter, r *http.Request) 
 			return nil
 		}
 	}
-	nonce := x.nonceOf(r)
+	nonce, _ := x.nonceOf(r)
 	if nonce == "" { // a ticket that is bound to no browser would sign in whoever is sent the link
-		return &afterlogin.Refusal{Reason: afterlogin.ReasonWrongTarget}
+		return x.spoil(r, token)
 	}
 	got, err := x.authority.RedeemTicket(r.Context(), token, afterlogin.TicketUse{
-		Tenant: x.options.Tenant, Target: x.options.Origin + canonical(back), Nonce: digest(nonce), Open: true, Device: v.from,
+		Tenant: x.options.Tenant, Target: target, Nonce: digest(nonce), Open: true, Device: v.from,
 	})
+	if afterlogin.ReasonOf(err) == afterlogin.ReasonWrongTarget {
+		return x.spoil(r, token)
+	}
 	if err != nil {
 		return err
 	}
@@ -245,6 +266,20 @@ func (x *Auth) exchangeTicket(v *visit, w http.ResponseWriter, r *http.Request) 
 		}
 	}
 	return nil
+}
+
+// spoil ends a ticket that came from another browser than its own, and returns the refusal. To the authority it would
+// stay good. Only who has the ticket can do this, and then it is better over: it has been where it should not be.
+func (x *Auth) spoil(r *http.Request, token afterlogin.Token) error {
+	// What is over already is not written again, however often it comes.
+	_, err := x.authority.Validate(r.Context(), token, afterlogin.Expect{Kinds: tickets, Tenant: x.options.Tenant})
+	if err == nil {
+		_, err = x.authority.RevokeToken(r.Context(), token, afterlogin.ReasonWrongTarget)
+	}
+	if err != nil && !errors.Is(err, afterlogin.ErrInvalidToken) {
+		return err
+	}
+	return &afterlogin.Refusal{Reason: afterlogin.ReasonWrongTarget}
 }
 
 var tickets = []afterlogin.Kind{afterlogin.KindTicket}

@@ -78,9 +78,10 @@ type Options struct {
 	// SetJWTCookie. By default there is none. The rules for CookieName hold for it.
 	JWTCookie string
 	// Origin is how browsers address this application: https://shop.example, or an http origin with PlainLoopback. It is
-	// needed by AcceptHandOver and StartHandOver.
+	// needed by AcceptHandOver and StartHandOver. If it is set, every ticket must be for this origin, and for a path alone
+	// none is good, whoever made it.
 	Origin string
-	// HandOverTo are the origins of the applications that HandOver sends signed-in people to.
+	// HandOverTo are the origins of the applications that HandOver sends signed-in people to, and that TicketURL links to.
 	HandOverTo []string
 	// ClientAddr tells where a request came from. The default is the connection's address: no header is believed, since
 	// anybody can send one. Behind a proxy of your own, return the address that it vouches for.
@@ -173,7 +174,7 @@ func (x *Auth) setSignIn(to string) error {
 	switch {
 	case err != nil:
 		return badOption("SignInURL is not a URL")
-	case u.Fragment != "":
+	case strings.Contains(to, "#"):
 		return badOption("SignInURL: %q has a fragment, which would swallow return_to", to)
 	case to == SafeReturn(to):
 		x.signInPath = u.Path

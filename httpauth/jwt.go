@@ -80,6 +80,7 @@ func (x *Auth) JWTHandler(a afterlogin.AccessRequest) http.Handler {
 // SetJWTCookie has the answer set the cookie Options.JWTCookie to a JWT of the request's session, for services behind this
 // host that read it there. It is for this application's own Audience if the request names none. The browser drops it when
 // the token is over; nothing renews it. It must be called before the headers are written. SignOut clears the cookie.
+// A request that was let in by a ticket or by this cookie is refused.
 func (x *Auth) SetJWTCookie(w http.ResponseWriter, r *http.Request, a afterlogin.AccessRequest) error {
 	if x.options.JWTCookie == "" {
 		return errNoJWTCookie
@@ -88,7 +89,7 @@ func (x *Auth) SetJWTCookie(w http.ResponseWriter, r *http.Request, a afterlogin
 	if err != nil {
 		return err
 	}
-	s, err := v.person()
+	s, err := v.lasting()
 	if err != nil {
 		return err
 	}
@@ -111,10 +112,11 @@ var errNoJWTCookie = errors.New("httpauth: SetJWTCookie: Options.JWTCookie is no
 // maxJWTs is how many tokens are kept for another use.
 const maxJWTs = 4096
 
-// madeJWTs keeps tokens for the same wish of the same session.
+// madeJWTs keeps tokens for the same wish of the same session. When there are too many, the older half goes at once, so
+// that nobody waits for a search: to lose one costs a signature.
 type madeJWTs struct {
-	mu   sync.Mutex
-	made map[jwtKey]madeJWT
+	mu         sync.Mutex
+	young, old map[jwtKey]madeJWT
 }
 
 type madeJWT struct {
@@ -148,7 +150,11 @@ func jwtFor(s *afterlogin.Session, a afterlogin.AccessRequest) jwtKey {
 func (m *madeJWTs) get(k jwtKey, now time.Time) (t afterlogin.Token, left time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if j, ok := m.made[k]; ok && now.Before(j.fresh) {
+	j, ok := m.young[k]
+	if !ok {
+		j, ok = m.old[k]
+	}
+	if ok && now.Before(j.fresh) {
 		return j.token, j.end.Sub(now)
 	}
 	return afterlogin.Token{}, 0
@@ -157,21 +163,11 @@ func (m *madeJWTs) get(k jwtKey, now time.Time) (t afterlogin.Token, left time.D
 func (m *madeJWTs) put(k jwtKey, t afterlogin.Token, life time.Duration, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.made == nil {
-		m.made = make(map[jwtKey]madeJWT)
+	if len(m.young) >= maxJWTs/2 {
+		m.old, m.young = m.young, nil
 	}
-	if len(m.made) >= maxJWTs {
-		for k, j := range m.made {
-			if !now.Before(j.fresh) {
-				delete(m.made, k)
-			}
-		}
-		for k := range m.made { // any: to lose one costs a signature
-			if len(m.made) < maxJWTs {
-				break
-			}
-			delete(m.made, k)
-		}
+	if m.young == nil {
+		m.young = make(map[jwtKey]madeJWT)
 	}
-	m.made[k] = madeJWT{t, now.Add(life / 2), now.Add(life)}
+	m.young[k] = madeJWT{t, now.Add(life / 2), now.Add(life)}
 }

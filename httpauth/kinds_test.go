@@ -276,3 +276,59 @@ func TestKindsPanics(t *testing.T) {
 		}()
 	}
 }
+
+// Who signs out of a page with a JWT in a cookie ends the session behind it, and never an API key, a client or an
+// offline grant; nor does a sign-out end an API key that a page does not take.
+func TestSignOutByJWT(t *testing.T) {
+	const name = "__Host-Http-jwt"
+	s := service(t, httpauth.Options{JWTCookie: name})
+	leave := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := s.auth.SignOut(w, r); err != nil {
+			w.WriteHeader(http.StatusConflict)
+		}
+	})
+	s.mux.Handle("GET /leave", s.auth.Require(leave, httpauth.Kinds(afterlogin.KindSession, afterlogin.KindJWT)))
+	s.mux.Handle("GET /bye", s.auth.Optional(leave))
+	ask := afterlogin.AccessRequest{JWT: true, Audience: []string{"orders"}}
+	mia := s.issue(afterlogin.IssueRequest{Subject: "mia"})
+	key := s.issue(afterlogin.IssueRequest{Subject: "robot", Kind: afterlogin.KindAPIKey})
+	client, err := s.a.AddClient(t.Context(), 0, "app", []byte(`{}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	grant := func(offline bool) afterlogin.Grant {
+		g, err := s.a.IssueGrant(t.Context(), mia.Session, afterlogin.GrantRequest{Client: "app", Offline: offline, Audience: []string{"orders"}, Access: ask})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	online, offline, other := grant(false), grant(true), grant(false)
+	tokens := []string{
+		s.access(key.Session, ask), s.access(client.Session, ask), offline.Access.Token.Reveal(), online.Access.Token.Reveal(),
+		other.Access.Token.Reveal(), s.access(mia.Session, ask),
+	}
+	for i, of := range []string{"API key", "client", "offline grant", "online grant", "", "session"} {
+		if of == "" {
+			continue
+		}
+		got := s.do(s.anybody(), "GET", "/leave", "", "Cookie: "+name+"="+tokens[i])
+		if set := got.Header["Set-Cookie"]; got.StatusCode != 200 || len(set) != 1 || !strings.HasPrefix(set[0], name+"=;") {
+			t.Errorf("%s: %d %q", of, got.StatusCode, set)
+		}
+		for j, token := range tokens {
+			want := 200
+			if j == 3 && i >= 3 || j > 3 && i == 5 { // the online grant by itself; then the session with its other grant
+				want = 401
+			}
+			if got := s.do(s.anybody(), "GET", "/tokens", "", "Authorization: Bearer "+token); got.StatusCode != want {
+				t.Errorf("after a sign-out by the JWT of the %s, JWT %d is answered %d, want %d", of, j, got.StatusCode, want)
+			}
+		}
+	}
+
+	text := key.Token.Reveal()
+	s.want(s.do(s.anybody(), "GET", "/bye", "", "Authorization: Bearer "+text), 409, "")
+	s.want(s.do(s.anybody(), "GET", "/bye", "", s.cookie(text)), 200, "")
+	s.want(s.do(s.anybody(), "GET", "/machines", "", "Authorization: Bearer "+text), 200, "robot")
+}

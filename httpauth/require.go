@@ -141,6 +141,10 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v = &visit{Context: r.Context(), auth: x}
 	v.searchAgain(&g.need)
 	v.w.ResponseWriter, v.w.visit = w, v
+	if _, _, count := cutTicket(r.URL.RawQuery); count > 0 {
+		v.inLink = true
+		secretAddress(w.Header()) // now, whoever answers; and once more when the headers are written
+	}
 	in := r.WithContext(v)
 	defer v.leave(r, in)
 	if err := x.examine(v, in, &g.need); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/afterlogin/afterlogin"
@@ -108,6 +109,10 @@ func (x *Auth) StepUp(w http.ResponseWriter, r *http.Request, auth afterlogin.Au
 // nothing. If the store does not answer, the error is afterlogin.ErrUnavailable and the cookie stays: the person is not
 // signed out, and must be told so.
 //
+// If the request came with a JWT in a cookie, the session that this was made from is ended, or the online grant. Of a JWT
+// that was made from anything else (an API key, a client, an offline grant) the cookie is cleared, and no more: whoever
+// signs out of a page does not mean these.
+//
 // When the headers are already written the session ends all the same; the cookie, which is worthless then, stays.
 func (x *Auth) SignOut(w http.ResponseWriter, r *http.Request) error {
 	v := x.visitOf(r.Context())
@@ -118,8 +123,11 @@ func (x *Auth) SignOut(w http.ResponseWriter, r *http.Request) error {
 	token, transport := v.credential()
 	var err error
 	switch {
-	case s != nil && s.Kind != afterlogin.KindSession && transport != jwtCookie, transport == ticket:
+	case s != nil && s.Kind != afterlogin.KindSession && transport != jwtCookie, transport == ticket,
+		s == nil && transport == bearer && otherKind(token):
 		return fmt.Errorf("%w: SignOut: only sessions are signed out; revoke the API key, the token or the ticket", afterlogin.ErrBadRequest)
+	case s != nil && transport == jwtCookie && !signsOut(s), s == nil && transport == cookie && otherKind(token):
+		// The cookie is cleared.
 	case s != nil:
 		err = x.authority.Revoke(r.Context(), s.ID, afterlogin.ReasonSignedOut)
 	case transport == cookie || transport == bearer:
@@ -141,6 +149,20 @@ func (x *Auth) SignOut(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Add("Set-Cookie", name+"="+x.attributes+"; Max-Age=0")
 	}
 	return nil
+}
+
+// signsOut reports whether what a JWT was made from is a session, or a grant that is part of one.
+func signsOut(jwt *afterlogin.Session) bool {
+	if strings.HasPrefix(string(jwt.ID), "grant_") {
+		return strings.HasPrefix(string(jwt.Root), "ses_")
+	}
+	return strings.HasPrefix(string(jwt.ID), "ses_")
+}
+
+// otherKind reports whether the token has the form of one of ours, and is no session's.
+func otherKind(t afterlogin.Token) bool {
+	text := t.Reveal()
+	return isToken(text) && text[2] != byte(afterlogin.KindSession)
 }
 
 // warnPlain tells an operator once why nobody can sign in: over plain HTTP browsers drop a Secure cookie silently.

@@ -19,31 +19,72 @@ const ticketPrefix = "alt_"
 
 // TicketURL returns the target with a ticket in it: a link that is good once, for half a minute, and lets one request in
 // as if it had the session of this request. It is for what cannot carry the session cookie or a header: a WebSocket on
-// another host, the download of a file by another program. The target is an absolute path with its query, as SafeReturn
-// lets it through, on this host or on another one whose Auth has the same authority and tenant: it is let in there by
-// Require with Kinds(afterlogin.KindTicket), with exactly this path and query.
+// another host, the download of a file by another program. It is let in by Require with Kinds(afterlogin.KindTicket),
+// with exactly this path and query.
+//
+// The target is a path with its query, as SafeReturn lets it through, without a fragment and without a ticket. With
+// Options.Origin the link is good at that origin only; without, on every host whose Auth has the same authority and
+// tenant, and no Origin. To link to another host that has an Origin, name it in HandOverTo, and have the target begin
+// with it.
 //
 // What it returns is a secret for as long as it is good: put it into the page that asked for it, and into no log.
 //
-// Errors: a Refusal if nobody is signed in here, ErrBadRequest for a target that is none, a LimitError for too many
-// tickets of one session, and ErrUnavailable.
+// Errors: a Refusal unless somebody is signed in here, by the session cookie or with the session's token as a bearer
+// token (a request that a ticket let in makes no other tickets); ErrBadRequest for a target that is none; a LimitError
+// for too many tickets of one session; and ErrUnavailable.
 func (x *Auth) TicketURL(r *http.Request, target string) (string, error) {
 	v := x.visitOf(r.Context())
 	if v == nil {
 		return "", x.outside(r)
 	}
-	s, err := v.person()
+	s, err := v.fullSession()
 	if err != nil {
 		return "", err
 	}
-	if SafeReturn(target) != target || strings.Contains(target, "#") {
-		return "", fmt.Errorf("%w: TicketURL: %q is not a path, with a query or without, such as /downloads/7", afterlogin.ErrBadRequest, clip(target))
+	origin, path, ok := x.elsewhere(target)
+	if !ok {
+		origin, path = x.options.Origin, target
 	}
-	got, err := x.authority.IssueTicket(r.Context(), s, afterlogin.TicketRequest{Target: canonical(target)})
+	bound, ok := bind(origin, path)
+	if !ok {
+		return "", fmt.Errorf("TicketURL: %w", errBadTarget) // without the target, which may hold a token
+	}
+	got, err := x.authority.IssueTicket(r.Context(), s, afterlogin.TicketRequest{Target: bound})
+	if errors.Is(err, afterlogin.ErrBadRequest) {
+		return "", fmt.Errorf("TicketURL: %w: %v", errBadTarget, err)
+	}
 	if err != nil {
 		return "", err
 	}
 	return withTicket(target, got.Token), nil
+}
+
+// maxTarget is the longest target that a ticket can be bound to, in bytes (afterlogin.TicketRequest).
+const maxTarget = 2048
+
+// bind returns what a ticket for the path and query is bound to. It returns false where a link with a ticket cannot
+// lead: a fragment, even an empty one, would take the ticket in, and of two tickets neither is let in.
+func bind(origin, path string) (target string, ok bool) {
+	_, query, _ := strings.Cut(path, "?")
+	if _, _, count := cutTicket(query); count > 0 || SafeReturn(path) != path || strings.Contains(path, "#") {
+		return "", false
+	}
+	target = origin + canonical(path)
+	return target, len(target) <= maxTarget
+}
+
+// elsewhere takes apart an address at one of the origins in HandOverTo.
+func (x *Auth) elsewhere(address string) (origin, path string, ok bool) {
+	for _, origin := range x.options.HandOverTo {
+		path, ok := strings.CutPrefix(address, origin)
+		if ok && path == "" {
+			path = "/"
+		}
+		if ok && path[0] == '/' {
+			return origin, path, true
+		}
+	}
+	return "", "", false
 }
 
 // person returns the session of the request, if somebody is signed in with it.
@@ -58,11 +99,25 @@ func (v *visit) person() (*afterlogin.Session, error) {
 	return s, nil
 }
 
-func clip(s string) string {
-	if len(s) > 100 {
-		return strings.ToValidUTF8(s[:100], "") + "…"
+// lasting is person for what outlives the request: a ticket, or the JWT in a cookie, must not beget another.
+func (v *visit) lasting() (*afterlogin.Session, error) {
+	s, err := v.person()
+	if err != nil {
+		return nil, err
 	}
-	return s
+	if _, transport := v.credential(); transport != cookie && transport != bearer {
+		return nil, &afterlogin.Refusal{Reason: afterlogin.ReasonWrongKind, Session: s.ID}
+	}
+	return s, nil
+}
+
+// fullSession is lasting for tickets, which are made below sessions only.
+func (v *visit) fullSession() (*afterlogin.Session, error) {
+	s, err := v.lasting()
+	if err == nil && s.Kind != afterlogin.KindSession {
+		return nil, &afterlogin.Refusal{Reason: afterlogin.ReasonWrongKind, Session: s.ID}
+	}
+	return s, err
 }
 
 func withTicket(to string, t afterlogin.Token) string {
@@ -76,17 +131,22 @@ func withTicket(to string, t afterlogin.Token) string {
 // useTicket lets the request in with its ticket, once. If the ticket is refused, and there is a session cookie beside it,
 // it returns the transport cookie: that is to decide.
 func (x *Auth) useTicket(v *visit, r *http.Request, n *need) (*afterlogin.Session, transport, error) {
-	token, _ := v.credential()
-	s, _ := v.result()
-	if s != nil { // an outer Require has used it
+	v.mu.Lock()
+	token, used := v.token, v.redeemed
+	v.mu.Unlock()
+	if used != nil { // by an outer Require
 		if !n.tickets() {
-			return nil, ticket, &afterlogin.Refusal{Reason: afterlogin.ReasonWrongKind, Session: s.ID}
+			return nil, ticket, &afterlogin.Refusal{Reason: afterlogin.ReasonWrongKind, Session: used.ID}
 		}
-		return s, ticket, n.lacks(s)
+		return used, ticket, n.lacks(used)
 	}
-	got, err := x.authority.RedeemTicket(r.Context(), token, afterlogin.TicketUse{
-		Tenant: x.options.Tenant, Target: canonical(here(r)), Device: v.from,
-	})
+	var got afterlogin.Issued
+	var err error = &afterlogin.Refusal{Reason: afterlogin.ReasonWrongTarget}
+	if at := here(r); !strings.Contains(at, "#") { // which no browser sends
+		got, err = x.authority.RedeemTicket(r.Context(), token, afterlogin.TicketUse{
+			Tenant: x.options.Tenant, Target: x.options.Origin + canonical(at), Device: v.from,
+		})
+	}
 	var refusal *afterlogin.Refusal
 	if errors.As(err, &refusal) && v.fallBack() {
 		// A page elsewhere can put any ticket beside the cookie that a browser sends by itself.
@@ -95,7 +155,9 @@ func (x *Auth) useTicket(v *visit, r *http.Request, n *need) (*afterlogin.Sessio
 	if err != nil {
 		return nil, ticket, err
 	}
-	v.w.Header().Set("Referrer-Policy", "no-referrer")
+	v.mu.Lock()
+	v.redeemed, v.session, v.refusal = got.Session, got.Session, nil
+	v.mu.Unlock()
 	return got.Session, ticket, n.lacks(got.Session)
 }
 
@@ -134,7 +196,7 @@ func usesTicket(r *http.Request) bool { return r.Method == http.MethodGet && !ah
 
 // cutTicket returns the query without its tickets, the last of them, and how many there were.
 func cutTicket(query string) (rest, found string, count int) {
-	if !strings.Contains(query, ticketPrefix) && strings.IndexByte(query, '%') < 0 {
+	if query == "" || !strings.Contains(query, ticketPrefix) && strings.IndexByte(query, '%') < 0 {
 		return query, "", 0
 	}
 	var kept []string

@@ -58,7 +58,7 @@ func TestTicket(t *testing.T) {
 	s.want(s.do(any, "GET", link+"&x=1", ""), 403, "another address")
 	got := s.do(any, "GET", link, "")
 	s.want(got, 200, "mia")
-	if h := got.Header; h.Get("Referrer-Policy") != "no-referrer" || h.Get("Cache-Control") != "private, no-cache" || len(h["Set-Cookie"]) > 0 {
+	if h := got.Header; h.Get("Referrer-Policy") != "no-referrer" || h.Get("Cache-Control") != "private, no-store" || len(h["Set-Cookie"]) > 0 {
 		t.Errorf("headers %v", h)
 	}
 	got = s.do(any, "GET", link, "", "Accept: text/html", "Sec-Fetch-Mode: navigate")
@@ -108,10 +108,16 @@ func TestTicket(t *testing.T) {
 func TestTicketTargets(t *testing.T) {
 	s := withLinks(service(t, httpauth.Options{}))
 	c := s.signedIn("mia")
-	for _, bad := range []string{"", "files/a", "//evil.example/a", "https://evil.example/a", "/a/../b", "/a#b", "/a\\b"} {
-		if got := s.do(c, "GET", "/link?target="+url.QueryEscape(bad), ""); got.StatusCode < 400 {
-			t.Errorf("a ticket for %q: %s", bad, got.body)
+	for _, bad := range []string{
+		"", "files/a", "//evil.example/a", "https://evil.example/a", "/a/../b", "/a#b", "/a#", "/a?x#", "/a\\b",
+		"/a?ticket=alt_x", "/a?x=1&%74icket=%61lt_x", "/" + strings.Repeat("é", 1000),
+	} {
+		if got := s.do(c, "GET", "/link?target="+url.QueryEscape(bad), ""); got.StatusCode != 400 {
+			t.Errorf("a ticket for %q: %d %s", bad, got.StatusCode, got.body)
 		}
+	}
+	if strings.Contains(s.log.String(), "level=ERROR") {
+		t.Error("what a client wrote is logged as an error")
 	}
 	// Scopes and the age of the sign-in are those of the session.
 	s.want(s.do(s.anybody(), "GET", s.link(c, "/safe/a"), ""), 403, "may not do this")
@@ -197,6 +203,14 @@ func TestTicketNested(t *testing.T) {
 	s.mux.Handle("/nested", x.Optional(x.Require(page, ticket)))
 	s.mux.Handle("/twice", x.Require(x.Require(page, ticket), ticket))
 	s.mux.Handle("/inner", x.Require(x.Require(page), ticket))
+	only := httpauth.Kinds(afterlogin.KindTicket)
+	for path, h := range map[string]http.Handler{
+		"/only/optional": x.Optional(x.Require(page, only)), "/only/twice": x.Require(x.Require(page, only), ticket),
+		"/any/optional": x.Optional(x.Require(page, ticket)), "/any/twice": x.Require(x.Require(page, ticket), ticket),
+		"/scoped/optional": x.Optional(x.Require(page, ticket, httpauth.Scopes("files"))),
+	} {
+		s.mux.Handle(path, h)
+	}
 	s.mux.Handle("/out", x.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := x.SignOut(w, r); err == nil {
 			t.Error("a ticket signed its session out")
@@ -211,6 +225,159 @@ func TestTicketNested(t *testing.T) {
 	s.want(s.do(s.anybody(), "GET", s.link(c, "/inner"), ""), 401, "not accepted here")
 	s.want(s.do(s.anybody(), "GET", s.link(c, "/out"), ""), 200, "")
 	s.want(s.do(c, "GET", "/account", ""), 200, "mia")
+
+	// A cookie that came along is neither enough where tickets are wanted, nor in the way of a good ticket.
+	anonymous := s.browser()
+	s.do(anonymous, "POST", "/cart", "item=tea")
+	if s.held(anonymous) == "" {
+		t.Fatal("no cart")
+	}
+	for whose, browser := range map[string]*http.Client{"own": c, "foreign": s.signedIn("tom"), "anonymous": anonymous} {
+		cookie := s.cookie(s.held(browser))
+		for _, path := range []string{"/only/optional", "/only/twice", "/any/optional", "/any/twice"} {
+			t.Run(whose+path, func(t *testing.T) {
+				link := s.link(c, path)
+				got := s.do(s.anybody(), "GET", link, "", cookie)
+				if s.want(got, 200, "mia"); len(got.Header["Set-Cookie"]) > 0 {
+					t.Errorf("cookies %q", got.Header["Set-Cookie"])
+				}
+				for _, bad := range []string{link, path + "?ticket=alt_junk"} {
+					got := s.do(s.anybody(), "GET", bad, "", cookie)
+					switch {
+					case strings.HasPrefix(path, "/only"), whose == "anonymous":
+						if got.StatusCode < 400 {
+							t.Errorf("%s is let in: %s", bad, got.body)
+						}
+					default:
+						s.want(got, 200, map[string]string{"own": "mia", "foreign": "tom"}[whose])
+					}
+				}
+			})
+		}
+	}
+	s.want(s.do(s.signedIn("tom"), "GET", s.link(c, "/scoped/optional"), ""), 403, "may not do this")
+}
+
+// What a ticket let in makes no other ticket, and no cookie; nor does a JWT in a cookie make the next one.
+func TestTicketBegetsNothing(t *testing.T) {
+	s := withLinks(service(t, httpauth.Options{JWTCookie: "__Host-Http-jwt", HandOverTo: []string{"https://b.example"}}))
+	x := s.auth
+	all := httpauth.Kinds(afterlogin.KindSession, afterlogin.KindTicket, afterlogin.KindJWT, afterlogin.KindAPIKey)
+	s.mux.Handle("/beget/{what}", x.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var err error
+		switch r.PathValue("what") {
+		case "ticket":
+			_, err = x.TicketURL(r, "/files/a")
+		case "jwt":
+			err = x.SetJWTCookie(w, r, afterlogin.AccessRequest{})
+		case "hand-over":
+			err = x.SendOver(w, r, "https://b.example/", strings.Repeat("A", 43))
+		}
+		if err != nil {
+			httpauth.Answer(w, r, err)
+		}
+	}), all))
+	c := s.signedIn("mia")
+	bearer := "Authorization: Bearer " + s.held(c)
+	jwt := "Cookie: __Host-Http-jwt=" + s.access(s.session(c), afterlogin.AccessRequest{JWT: true, Audience: []string{"orders"}})
+	key := "X-Api-Key: " + s.issue(afterlogin.IssueRequest{Subject: "robot", Kind: afterlogin.KindAPIKey}).Token.Reveal()
+	for _, what := range []string{"/beget/ticket", "/beget/jwt", "/beget/hand-over"} {
+		if got := s.do(c, "GET", what, ""); got.StatusCode >= 400 {
+			t.Errorf("%s with a session: %d %s", what, got.StatusCode, got.body)
+		}
+		if got := s.do(s.anybody(), "GET", what, "", bearer); got.StatusCode >= 400 {
+			t.Errorf("%s with a bearer token: %d %s", what, got.StatusCode, got.body)
+		}
+		s.want(s.do(s.anybody(), "GET", s.link(c, what), ""), 401, "not accepted here")
+		s.want(s.do(s.anybody(), "GET", what, "", jwt), 401, "not accepted here")
+		s.want(s.do(s.anybody(), "GET", what, "", key), 401, "wrong_kind")
+	}
+}
+
+// With an Origin a ticket is for that origin, or for the one that the link names, and for no other host.
+func TestTicketOrigin(t *testing.T) {
+	s := withLinks(service(t, httpauth.Options{Origin: "https://a.example", HandOverTo: []string{"https://b.example", "https://b.example:8443"}}))
+	other, err := httpauth.New(s.a, httpauth.Options{Origin: "https://b.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := httpauth.New(s.a, httpauth.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(x *httpauth.Auth, link string) int {
+		w := httptest.NewRecorder()
+		x.Require(http.HandlerFunc(s.home), httpauth.Kinds(afterlogin.KindTicket)).ServeHTTP(w, httptest.NewRequest("GET", link, nil))
+		return w.Code
+	}
+	c := s.signedIn("mia")
+	for _, tt := range []struct {
+		target      string
+		here, there int
+	}{{"/files/a", 200, 403}, {"https://b.example/files/a?x=1", 403, 200}, {"https://b.example:8443/files/a", 403, 403}} {
+		link := s.link(c, tt.target)
+		path := link[strings.Index(link, "/files"):]
+		if got := at(plain, path); got != 403 {
+			t.Errorf("%s where no origin is set: %d", tt.target, got)
+		}
+		if here, there := at(s.auth, path), at(other, path); here != tt.here || there != tt.there {
+			t.Errorf("%s: %d here, %d there; want %d, %d", tt.target, here, there, tt.here, tt.there)
+		}
+	}
+	// Not even a program's own ticket lets in an address that no browser sends.
+	odd, err := s.a.IssueTicket(t.Context(), s.session(c), afterlogin.TicketRequest{Target: "https://a.example/files/a#"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest("GET", "/files/a?ticket="+odd.Token.Reveal(), nil)
+	r.RequestURI = "/files/a#?ticket=" + odd.Token.Reveal()
+	w := httptest.NewRecorder()
+	s.auth.Require(http.HandlerFunc(s.home), httpauth.Kinds(afterlogin.KindTicket)).ServeHTTP(w, r)
+	if w.Code != 403 {
+		t.Errorf("a fragment: %d", w.Code)
+	}
+	for _, bad := range []string{"https://b.example.evil.example/", "https://b.example@evil.example/", "https://b.example/#", "https://b.example:1/", "https://b.example//x", "http://b.example/", "https://b.example/?ticket=alt_x"} {
+		s.want(s.do(c, "GET", "/link?target="+url.QueryEscape(bad), ""), 400, "")
+	}
+}
+
+// Whatever is answered to an address with a ticket, nobody stores it, and nobody learns the address from a referrer.
+func TestTicketHeaders(t *testing.T) {
+	s := withLinks(service(t, httpauth.Options{SignInURL: "/enter"}))
+	s.mux.Handle("/cached", s.auth.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "public, max-age=3600")
+		w.Header().Set("Cdn-Cache-Control", "max-age=3600")
+		w.Header().Set("Referrer-Policy", "unsafe-url")
+		s.home(w, r)
+	}), httpauth.Kinds(afterlogin.KindTicket, afterlogin.KindSession)))
+	c := s.signedIn("mia")
+	link := s.link(c, "/cached")
+	for _, tt := range []struct {
+		name, method, link string
+		client             *http.Client
+		headers            []string
+		status             int
+		cache              string
+	}{
+		{"ahead", "HEAD", link, s.anybody(), nil, 425, "no-store"},
+		{"another address", "GET", link + "&x=1", s.anybody(), nil, 403, "no-store"},
+		{"let in", "GET", link, s.anybody(), nil, 200, "private, no-store"},
+		{"used", "GET", link, s.anybody(), nil, 410, "no-store"},
+		{"the cookie decides", "GET", link, c, nil, 200, "no-store"},
+		{"junk", "GET", "/cached?ticket=alt_junk", s.anybody(), nil, 401, "no-store"},
+		{"junk at the sign-in", "GET", "/cached?ticket=alt_junk", s.anybody(), []string{"Accept: text/html", "Sec-Fetch-Mode: navigate"}, 303, "no-store"},
+		{"a page for everybody", "GET", "/?ticket=alt_junk", s.anybody(), nil, 200, "no-store"},
+	} {
+		got := s.do(tt.client, tt.method, tt.link, "", tt.headers...)
+		if h := got.Header; got.StatusCode != tt.status || h.Get("Cache-Control") != tt.cache || h.Get("Cdn-Cache-Control") != "" ||
+			len(h["Referrer-Policy"]) != 1 || h.Get("Referrer-Policy") != "no-referrer" {
+			t.Errorf("%s: %d %v", tt.name, got.StatusCode, h)
+		}
+	}
+	got := s.do(c, "GET", "/cached", "")
+	if got.Header.Get("Cache-Control") != "public, max-age=3600" || got.Header.Get("Referrer-Policy") != "unsafe-url" {
+		t.Errorf("without a ticket: %v", got.Header)
+	}
 }
 
 // twoHosts is accounts.example, where people sign in, and shop.example, which gets their sessions by tickets.
@@ -305,21 +472,10 @@ func TestHandOver(t *testing.T) {
 			t.Errorf("%v: %d %v", ahead, got.StatusCode, got.Header)
 		}
 	}
-	if got := two.at(two.anybody(), "GET", link); got.StatusCode != 403 || len(got.Header["Set-Cookie"]) > 0 {
-		t.Errorf("in another browser: %d %v", got.StatusCode, got.Header)
-	}
-	other := two.browser()
-	two.at(other, "GET", two.store+"/start")
-	if got := two.at(other, "GET", link); got.StatusCode != 403 || len(got.Header["Set-Cookie"]) > 0 {
-		t.Errorf("in another browser that has a nonce, too: %d %v", got.StatusCode, got.Header)
-	}
-	if got := two.at(c, "GET", strings.Replace(link, "tab=2", "tab=3", 1)); got.StatusCode != 403 {
-		t.Errorf("on another page: %d", got.StatusCode)
-	}
-
 	got := two.at(c, "GET", link, "Sec-Fetch-Dest: document")
 	if got.StatusCode != 303 || got.Header.Get("Location") != "/account?tab=2" || got.Header.Get("Referrer-Policy") != "no-referrer" ||
-		got.Header.Get("Cache-Control") != "no-store" || !strings.HasPrefix(got.Header.Get("Set-Cookie"), "__Host-Http-store=als_") {
+		got.Header.Get("Cache-Control") != "no-store" || len(got.Header["Set-Cookie"]) != 2 || !strings.HasPrefix(got.Header["Set-Cookie"][1], "__Host-Http-store=als_") ||
+		got.Header["Set-Cookie"][0] != "__Host-Http-ticket_nonce=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax; Secure" {
 		t.Fatalf("exchange: %d %v %s", got.StatusCode, got.Header, got.body)
 	}
 	two.want(two.at(c, "GET", two.store+"/account?tab=2"), 200, "mia")
@@ -330,6 +486,10 @@ func TestHandOver(t *testing.T) {
 	nonceOnly := two.anybody()
 	got = two.at(nonceOnly, "GET", link, "Cookie: __Host-Http-ticket_nonce="+secret)
 	two.want(got, 410, "has been used")
+	if got := two.at(two.anybody(), "GET", link); got.StatusCode != 403 || got.Header.Get("Referrer-Policy") != "no-referrer" {
+		t.Errorf("used, in another browser: %d %v", got.StatusCode, got.Header)
+	}
+	two.want(two.at(c, "GET", two.store+"/account?tab=2"), 200, "mia")
 
 	// The new session is one of its own, below the first, and ends with it.
 	in := two.session(c)
@@ -358,7 +518,7 @@ func TestHandOverToOthers(t *testing.T) {
 	mia.Jar.SetCookies(u, []*http.Cookie{{Name: "__Host-Http-store", Value: toms, Path: "/", Secure: true}})
 	two.want(two.at(mia, "GET", two.store+"/account"), 200, "tom")
 	got := two.at(mia, "GET", two.ticketFor(mia, "/account"))
-	if got.StatusCode != 303 || len(got.Header["Set-Cookie"]) != 1 {
+	if got.StatusCode != 303 || len(got.Header["Set-Cookie"]) != 2 {
 		t.Errorf("exchange: %d %v", got.StatusCode, got.Header)
 	}
 	two.want(two.at(mia, "GET", two.store+"/account"), 200, "mia")
@@ -397,6 +557,8 @@ func TestHandOverRequests(t *testing.T) {
 		"to=" + strings.Replace(two.store, "https", "http", 1) + "/&nonce=" + nonce,
 		"to=" + two.store + "//evil.example&nonce=" + nonce, "to=" + two.store + "/../x&nonce=" + nonce,
 		"to=" + two.store + "\\evil.example/&nonce=" + nonce, "to=" + two.store + "/%23frag&nonce=" + nonce,
+		"to=" + two.store + "/account%23&nonce=" + nonce, "to=" + two.store + "/account%3Fa%23&nonce=" + nonce,
+		"to=" + two.store + "/?ticket=alt_x&nonce=" + nonce, "to=" + two.store + "/" + strings.Repeat("%C3%A9", 1000) + "&nonce=" + nonce,
 		"to=/account&nonce=" + nonce, "to=" + two.store + "@evil.example/&nonce=" + nonce,
 	} {
 		if got := two.at(c, "GET", two.accounts+"/hand-over?"+bad); got.StatusCode != 400 || got.Header.Get("Location") != "" {
@@ -409,13 +571,16 @@ func TestHandOverRequests(t *testing.T) {
 	if got := two.at(c, "GET", two.accounts+"/hand-over?to="+two.store+"&nonce="+nonce); got.StatusCode != 303 {
 		t.Errorf("without a path: %d %s", got.StatusCode, got.body)
 	}
-	// The way back is never to another host.
-	r := httptest.NewRequest("GET", two.store+"//evil.example/x?ticket=alt_x", nil)
-	r.RequestURI = "//evil.example/x?ticket=alt_x"
-	w := httptest.NewRecorder()
-	two.auth.AcceptHandOver(http.NotFoundHandler()).ServeHTTP(w, r)
-	if w.Code != 403 || w.Header().Get("Location") != "" {
-		t.Errorf("//evil.example: %d %v", w.Code, w.Header())
+	// The way back is never to another host, and has no fragment.
+	for _, back := range []string{"//evil.example/x?ticket=alt_x", "/x?a=%zz#&ticket=alt_x", "/x#?ticket=alt_x"} {
+		r := httptest.NewRequest("GET", two.store+"/x", nil)
+		r.RequestURI = back
+		r.URL.RawQuery = back[strings.Index(back, "?")+1:]
+		w := httptest.NewRecorder()
+		two.auth.AcceptHandOver(http.NotFoundHandler()).ServeHTTP(w, r)
+		if w.Code != 403 || w.Header().Get("Location") != "" {
+			t.Errorf("%s: %d %v", back, w.Code, w.Header())
+		}
 	}
 	// A ticket that is bound to no browser is for programs; it opens nothing here.
 	got, err := two.a.IssueTicket(t.Context(), two.session(c), afterlogin.TicketRequest{Target: two.store + "/account"})
@@ -425,6 +590,87 @@ func TestHandOverRequests(t *testing.T) {
 	if a := two.at(c, "GET", two.store+"/account?ticket="+got.Token.Reveal()); a.StatusCode != 403 {
 		t.Errorf("without a nonce: %d", a.StatusCode)
 	}
+}
+
+// A ticket that was seen in another browser, or on another page, is over in its own, too.
+func TestHandOverSpoilt(t *testing.T) {
+	two := openTwo(t)
+	for name, spoil := range map[string]func(c *http.Client, link string) answer{
+		"no nonce": func(_ *http.Client, link string) answer { return two.at(two.anybody(), "GET", link) },
+		"another nonce": func(_ *http.Client, link string) answer {
+			other := two.browser()
+			two.at(other, "GET", two.store+"/start")
+			return two.at(other, "GET", link)
+		},
+		"another page": func(c *http.Client, link string) answer {
+			return two.at(c, "GET", strings.Replace(link, "tab=2", "tab=3", 1))
+		},
+		"a nonce of yesterday": func(c *http.Client, link string) answer {
+			return two.at(two.anybody(), "GET", link, "Cookie: __Host-Http-ticket_nonce="+strings.Repeat("A", 43)+".1700000000")
+		},
+	} {
+		c := two.signedIn("mia")
+		link := two.ticketFor(c, "/account?tab=2")
+		for range 3 { // and is ended once
+			if got := spoil(c, link); got.StatusCode != 403 || len(got.Header["Set-Cookie"]) > 0 ||
+				got.Header.Get("Referrer-Policy") != "no-referrer" || got.Header.Get("Cache-Control") != "no-store" {
+				t.Errorf("%s: %d %v", name, got.StatusCode, got.Header)
+			}
+		}
+		if got := two.at(c, "GET", link); got.StatusCode != 401 || len(got.Header["Set-Cookie"]) > 0 {
+			t.Errorf("%s: afterwards it is answered %d %v", name, got.StatusCode, got.Header)
+		}
+		two.want(two.at(c, "GET", two.accounts+"/account"), 200, "mia") // the session that it was made from stays
+	}
+	if n := len(two.saw("ticket.revoked")); n != 4 {
+		t.Errorf("%d events for 4 tickets", n)
+	}
+
+	c := two.signedIn("mia")
+	link := two.ticketFor(c, "/account")
+	two.store2down(func() {
+		if got := two.at(two.anybody(), "GET", link); got.StatusCode != 503 {
+			t.Errorf("while the store is down: %d", got.StatusCode)
+		}
+	})
+	two.want(two.at(c, "GET", link), 303, "")
+}
+
+// A browser keeps its secret while it is young, and for one exchange: an old digest out of a log is good for nothing.
+func TestHandOverNonce(t *testing.T) {
+	two := openTwo(t)
+	c := two.signedIn("mia")
+	nonce := func(a answer) string {
+		u, _ := url.Parse(a.Header.Get("Location"))
+		return u.Query().Get("nonce")
+	}
+	first := two.at(c, "GET", two.store+"/start")
+	again := two.at(c, "GET", two.store+"/start?return_to=/account%23part")
+	if nonce(first) == "" || nonce(again) != nonce(first) || len(again.Header["Set-Cookie"]) > 0 {
+		t.Errorf("a second tab: %v, after %v", again.Header, first.Header)
+	}
+	if to := again.Header.Get("Location"); strings.Contains(to, "%23") {
+		t.Errorf("a fragment is sent along: %s", to)
+	}
+	secret, _, _ := strings.Cut(strings.TrimPrefix(first.Header.Get("Set-Cookie"), "__Host-Http-ticket_nonce="), ";")
+	random, _, _ := strings.Cut(secret, ".")
+	for _, made := range []time.Duration{-time.Hour, -6 * time.Minute, time.Hour} {
+		old := fmt.Sprint("Cookie: __Host-Http-ticket_nonce=", random, ".", time.Now().Add(made).Unix())
+		if got := two.at(two.anybody(), "GET", two.store+"/start", old); len(got.Header["Set-Cookie"]) != 1 || strings.Contains(got.Header.Get("Set-Cookie"), random) {
+			t.Errorf("a secret made %v from now: %v", made, got.Header)
+		}
+	}
+	link := two.ticketFor(c, "/account")
+	other := two.ticketFor(c, "/account?tab=2")
+	two.want(two.at(c, "GET", link), 303, "")
+	two.want(two.at(c, "GET", other), 303, "") // a tab that was under way
+	// tom knows the digest, and makes a ticket of his own for her.
+	tom := two.signedIn("tom")
+	toms := two.at(tom, "GET", two.accounts+"/hand-over?to="+two.store+"/account&nonce="+nonce(first)).Header.Get("Location")
+	if got := two.at(c, "GET", toms); got.StatusCode != 403 || len(got.Header["Set-Cookie"]) > 0 {
+		t.Errorf("with an old digest: %d %v", got.StatusCode, got.Header)
+	}
+	two.want(two.at(c, "GET", two.store+"/account"), 200, "mia")
 }
 
 func TestHandOverOptions(t *testing.T) {
@@ -449,7 +695,7 @@ func TestHandOverOptions(t *testing.T) {
 			continue
 		}
 		w := httptest.NewRecorder()
-		for _, at := range []string{"/hand-over", "http://accounts.example/x", "https://a.example/x?y=1", "https://u@a.example/x", ""} {
+		for _, at := range []string{"/hand-over", "http://accounts.example/x", "https://a.example/x?y=1", "https://a.example/x?", "https://a.example/x#", "https://u@a.example/x", ""} {
 			if err := x.StartHandOver(w, httptest.NewRequest("GET", "/", nil), at, "/"); err == nil || len(w.Header()) > 0 {
 				t.Errorf("StartHandOver at %q: %v, %v", at, err, w.Header())
 			}

@@ -25,6 +25,7 @@ type visit struct {
 	from     afterlogin.Client
 	mayRenew bool // the request is one whose answer may carry a renewed cookie
 	proven   bool // the CSRF token was checked
+	inLink   bool // a ticket stands in the address
 	refused  bool // Options.Refuse answers, and the error is logged
 	done     bool // the handler returned, rather than panicked
 
@@ -33,11 +34,12 @@ type visit struct {
 	mu        sync.Mutex
 	token     afterlogin.Token
 	transport transport
-	beside    afterlogin.Token // the session cookie, if transport is ticket: it decides if that is refused
-	changed   bool             // the token is not the one that came
-	apiKeys   bool             // X-Api-Key was looked at
-	jwts      bool             // the cookie with a JWT was looked at
-	tickets   bool             // the parameter ticket was looked at
+	beside    afterlogin.Token    // the session cookie, if transport is ticket: it decides if that is refused
+	changed   bool                // the token is not the one that came
+	apiKeys   bool                // X-Api-Key was looked at
+	jwts      bool                // the cookie with a JWT was looked at
+	tickets   bool                // the parameter ticket was looked at
+	redeemed  *afterlogin.Session // that the ticket, which is used up, let in
 	session   *afterlogin.Session
 	refusal   *afterlogin.Refusal
 	setCookie string // the Set-Cookie that the answer is to carry; empty: none
@@ -186,7 +188,7 @@ func (v *visit) commit(status int) {
 	}
 	v.committed = true
 	set, clearData := v.setCookie, v.clearData
-	s, token := v.session, v.token
+	s, token, redeemed := v.session, v.token, v.redeemed
 	vary := varyAll
 	if v.apiKeys {
 		vary = varyWithKey
@@ -209,6 +211,12 @@ func (v *visit) commit(status int) {
 		v.auth.addCookie(h, set)
 	case s != nil && len(h["Cache-Control"]) == 0 && len(h["Expires"]) == 0:
 		h["Cache-Control"] = private
+	}
+	if v.inLink { // whatever the handler chose
+		secretAddress(h)
+		if redeemed != nil {
+			h["Cache-Control"] = []string{"private, no-store"}
+		}
 	}
 	if clearData {
 		h.Set("Clear-Site-Data", v.auth.clearData)
@@ -255,6 +263,12 @@ func noStore(h http.Header) {
 			delete(h, name)
 		}
 	}
+}
+
+// secretAddress keeps the address of the request, which a ticket stands in, and its answer from going anywhere else.
+func secretAddress(h http.Header) {
+	noStore(h)
+	h["Referrer-Policy"] = []string{"no-referrer"}
 }
 
 // Values of headers that most answers carry: who may keep the answer, and what it depends on. They are shared: whoever

@@ -38,7 +38,8 @@ const (
 	DefaultMax    = 1_000_000
 )
 
-// maxSpared is how many sessions of one subject, made right after a sign-out everywhere, are told from those before it.
+// maxSpared is how many sessions of one subject, made right after a sign-out everywhere, are told from those before it;
+// and as many API keys.
 const maxSpared = 64
 
 // Options configure New. The zero value works.
@@ -96,10 +97,16 @@ type subject struct {
 	name   string
 }
 
-// signOut is what ended with a subject.
+// signOut is what ended with a subject: two endings, since API keys outlive the one of sessions.
 type signOut struct {
-	sessions, everything time.Time
-	spared               []string // roots that were not ended, or made since
+	sessions, everything ending
+	except               string // the root that the ending of sessions spared
+}
+
+// ending is the end of all roots that were there at one moment.
+type ending struct {
+	at    time.Time
+	since []string // roots that were made right after it
 }
 
 // New returns a list that begins now: it knows nothing of what was ended before. Open the stream of events first, and
@@ -196,22 +203,18 @@ func (l *List) makeRoom(now time.Time) {
 
 func (l *List) signedOut(e Event) {
 	k := subject{e.Tenant, e.Subject}
-	s := l.young.subjects[k]
-	if !e.At.Before(s.sessions) {
-		s.sessions, s.spared = e.At, nil
-		if e.Except != "" {
-			s.spared = []string{bare(e.Except)}
-		}
+	s, ok := l.young.subjects[k]
+	if !ok { // of two generations one at most has it
+		s = l.old.subjects[k]
 	}
-	if e.Everything && e.At.After(s.everything) {
-		s.everything = e.At
+	if !e.At.Before(s.sessions.at) {
+		s.sessions, s.except = ending{at: e.At}, bare(e.Except)
+	}
+	if e.Everything && !e.At.Before(s.everything.at) {
+		s.everything = ending{at: e.At}
 	}
 	l.young.subjects[k] = s
 	l.young.last = l.heard
-	if o, ok := l.old.subjects[k]; ok && o.everything.After(s.everything) {
-		s.everything = o.everything
-		l.young.subjects[k] = s
-	}
 	delete(l.old.subjects, k)
 }
 
@@ -224,13 +227,17 @@ func (l *List) spare(e Event) {
 		if !ok {
 			continue
 		}
-		if e.At.After(s.sessions.Add(2*l.leeway + time.Second)) {
+		end := &s.sessions
+		if e.Type == "api_key.created" {
+			end = &s.everything
+		}
+		if end.at.IsZero() || e.At.After(end.at.Add(2*l.leeway+time.Second)) {
 			continue // its tokens are later than any that are refused
 		}
-		if len(s.spared) >= maxSpared {
-			s.spared = slices.Delete(s.spared, 0, 1)
+		if len(end.since) >= maxSpared {
+			end.since = slices.Delete(end.since, 0, 1)
 		}
-		s.spared = append(slices.Clip(s.spared), bare(e.Root))
+		end.since = append(slices.Clip(end.since), bare(e.Root))
 		g.subjects[k] = s
 	}
 }
@@ -278,14 +285,16 @@ func (l *List) Check(c *jwt.Claims) error {
 // signedOutBefore reports whether the token of that root was issued before its subject was signed out. iat is in whole
 // seconds.
 func (l *List) signedOutBefore(s signOut, kind, root string, issued time.Time) bool {
-	at := s.sessions
-	switch kind {
-	case "client": // it has no subject but itself
+	end := s.sessions
+	switch {
+	case kind == "client": // it has no subject but itself
 		return false
-	case "key":
-		at = s.everything
+	case kind == "key":
+		end = s.everything
+	case s.except != "" && root == s.except:
+		return false
 	}
-	return !at.IsZero() && !issued.After(at.Add(l.leeway)) && !slices.Contains(s.spared, root)
+	return !end.at.IsZero() && !issued.After(end.at.Add(l.leeway)) && !slices.Contains(end.since, root)
 }
 
 // bare is an id without the prefix that says of what kind it is.

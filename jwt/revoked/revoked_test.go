@@ -191,6 +191,33 @@ func TestRevokeSubject(t *testing.T) {
 	})
 }
 
+// An API key that was made right after everything ended is good, whatever happens to the sessions then.
+func TestKeysBetweenSignOuts(t *testing.T) {
+	inWorld(t, revoked.Options{}, func(w *world) {
+		w.signIn("mia")
+		newKey := func() string {
+			return w.token(w.issue(afterlogin.IssueRequest{Subject: "mia", Kind: afterlogin.KindAPIKey}).Session)
+		}
+		old := newKey()
+		w.must(w.a.RevokeSubject(w.Context(), 0, "mia", afterlogin.Everything))
+		key := newKey()
+		session := w.token(w.signIn("mia").Session)
+		w.want(key, nil)
+		time.Sleep(time.Second)
+		w.must(w.a.RevokeSubject(w.Context(), 0, "mia", afterlogin.Sessions))
+		w.want(key, nil)
+		w.want(session, revoked.ErrRevoked)
+		w.want(old, revoked.ErrRevoked)
+		here := w.signIn("mia")
+		w.must(w.a.RevokeOthers(w.Context(), here.Session.ID))
+		w.want(key, nil)
+		w.want(w.token(here.Session), nil)
+		w.must(w.a.RevokeSubject(w.Context(), 0, "mia", afterlogin.Everything))
+		w.want(key, revoked.ErrRevoked)
+		w.want(newKey(), nil)
+	})
+}
+
 func TestRevokeOthers(t *testing.T) {
 	inWorld(t, revoked.Options{}, func(w *world) {
 		here, there := w.signIn("mia"), w.signIn("mia")
@@ -352,6 +379,49 @@ func TestBounds(t *testing.T) {
 	if err := l.Check(last); err != nil {
 		t.Error(err)
 	}
+}
+
+// The session that a sign-out spared is spared however many follow, and across the generations.
+func TestExcept(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	l := revoked.New(revoked.Options{Keep: 10 * time.Minute, Now: func() time.Time { return now }})
+	now = now.Add(time.Minute)
+	add := func(typ, id string) {
+		l.Add(revoked.Event{Type: typ, At: now, Subject: "mia", Session: id, Root: id})
+	}
+	want := func(id string, issued time.Time, want error) {
+		t.Helper()
+		if err := l.Check(&jwt.Claims{Subject: "mia", SessionID: id, IssuedAt: issued}); err != want {
+			t.Errorf("%s: %v, want %v", id, err, want)
+		}
+	}
+	l.Add(revoked.Event{Type: "subject.signed_out", At: now, Subject: "mia", Everything: true})
+	add("api_key.created", "key_k")
+	l.Add(revoked.Event{Type: "subject.signed_out", At: now, Subject: "mia", Except: "ses_here"})
+	for i := range 200 {
+		add("session.created", fmt.Sprintf("ses_%d", i))
+	}
+	for i := range 60 {
+		add("grant.created", fmt.Sprintf("grant_%d", i))
+	}
+	signedOut := now
+	for generation := range 2 {
+		want("ses_here", signedOut, nil)
+		want("key_k", signedOut, nil)
+		want("key_other", signedOut, revoked.ErrRevoked)
+		want("ses_199", signedOut, nil)
+		want("ses_there", signedOut, revoked.ErrRevoked)
+		if generation == 0 {
+			now = now.Add(12 * time.Minute)
+			l.Add(revoked.Event{Type: "session.revoked", At: now, Session: "ses_x", Root: "ses_x"})
+		}
+	}
+	// A sign-out now takes what is left of the one before into its own generation.
+	l.Add(revoked.Event{Type: "subject.signed_out", At: now, Subject: "mia"})
+	want("ses_here", now, revoked.ErrRevoked)
+	want("key_k", signedOut, nil)
+	want("key_other", signedOut, revoked.ErrRevoked)
+	want("key_other", now, nil)
 }
 
 // Whatever the events say, Check answers, and an ended session stays ended.
