@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -87,7 +88,7 @@ func run(args, environ []string, io streams) int {
 	context.AfterFunc(ctx, stop) // the second signal ends the program at once
 	p := &program{streams: io, environ: environ}
 	root := p.root()
-	root.SetArgs(args)
+	root.SetArgs(idsLast(args))
 	err := root.ExecuteContext(ctx)
 	switch {
 	case err == nil:
@@ -211,4 +212,27 @@ func isTerminal(stream any) bool {
 	}
 	null, err := os.Stat(os.DevNull) // a character device, too
 	return err != nil || !os.SameFile(info, null)
+}
+
+// anID matches the id of a signing key or of a record without its prefix, which may begin with what flags begin with.
+var anID = regexp.MustCompile(`^-[A-Za-z0-9_-]{42}$`)
+
+// idsLast moves ids that begin with - behind everything else and a --, so that they are not read as flags: one key in 64
+// has such an id, and whoever copies it into a command line has done nothing wrong.
+func idsLast(args []string) []string {
+	var rest, ids []string
+	for i, a := range args {
+		if a == "--" {
+			return append(append(rest, "--"), append(ids, args[i+1:]...)...)
+		}
+		if anID.MatchString(a) {
+			ids = append(ids, a)
+		} else {
+			rest = append(rest, a)
+		}
+	}
+	if ids == nil {
+		return args
+	}
+	return append(append(rest, "--"), ids...)
 }
