@@ -10,8 +10,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"os/signal"
+	"regexp"
 	"strings"
 	"syscall"
 
