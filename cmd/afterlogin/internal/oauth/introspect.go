@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/afterlogin/afterlogin"
@@ -21,6 +22,9 @@ const validateScope = "validate"
 // keyAudience is what this server is called in API keys that are for certain services only. What else such a key is for are
 // the services whose tokens it may ask about.
 const keyAudience = "afterlogin"
+
+// bodies are buffers for answers, each of which is written out before its request ends.
+var bodies = sync.Pool{New: func() any { b := make([]byte, 0, 512); return &b }}
 
 var inactive = []byte(`{"active":false}`)
 
@@ -48,7 +52,10 @@ func (s *Server) introspect(ctx context.Context, w http.ResponseWriter, r *http.
 	}
 	body := inactive
 	if t != nil {
-		body = s.describeToken(t)
+		buf := bodies.Get().(*[]byte)
+		defer bodies.Put(buf)
+		*buf = s.describeToken((*buf)[:0], t)
+		body = *buf
 	}
 	if s.sign != nil && accepts(r.Header, typeIntrospection) {
 		return s.signed(ctx, w, who, body)
@@ -148,9 +155,8 @@ func (s *Server) lookAtRefresh(ctx context.Context, who asker, text string) (*af
 // describeToken says of a good token what RFC 7662, section 2.2, has words for, and its kind (session, api_key,
 // refresh_token, access_token or jwt), which is ours. It is written by hand: encoding/json took as long as everything else
 // together.
-func (s *Server) describeToken(t *afterlogin.Session) []byte {
-	o := object{b: make([]byte, 0, 512)}
-	o.b = append(o.b, `{"active":true`...)
+func (s *Server) describeToken(b []byte, t *afterlogin.Session) []byte {
+	o := object{b: append(b, `{"active":true`...)}
 	if len(t.Scopes) > 0 {
 		o.text("scope", strings.Join(t.Scopes, " "))
 	}
