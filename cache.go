@@ -78,7 +78,6 @@ type shard struct {
 type entry struct {
 	id         store.ID
 	generation uint32
-	sightGen   uint32      // what the first use shows to be in use: this generation of the record sight
 	subject    uint32      // the slot of the subject in cache.subjects
 	changes    uint32      // what stood there when the entry was made
 	root       uint32      // the slot of a child's root in cache.roots
@@ -91,12 +90,18 @@ type entry struct {
 	touch      int64 // milliseconds after which a use is noted again
 	renewalAt  int64 // when a renewal is due; 0: never
 	verifier   [opaque.VerifierSize]byte
-	sight      store.ID
-	sightFrom  int64    // as of this time at the earliest
-	also       store.ID // what else is used with it: the root of a session on another host
+	grant      *sight // of an access token: what its first use says
 	// session is what Validate returns: one snapshot for everybody who asks within a second. It is replaced, never changed.
 	session atomic.Pointer[Session]
 	place   int // in the ring
+}
+
+// sight is what the first use of an access token says of the grant that it came with: that this generation is in use, as
+// of this time at the earliest.
+type sight struct {
+	id         store.ID
+	generation uint32
+	from       int64
 }
 
 func newCache(size int) *cache {

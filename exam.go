@@ -2,7 +2,6 @@ package afterlogin
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"github.com/afterlogin/afterlogin/store"
@@ -198,12 +197,14 @@ func (x *exam) session() *Session {
 		Name: st.name, Policy: st.policy, Persistent: x.policy.Persistent,
 		Created: fromMillis(r.Created), LastSeen: fromMillis(r.LastSeen), Absolute: fromMillis(r.Absolute),
 		Auth:   Authentication{Methods: st.methods, At: fromMillis(st.authAt)},
-		Scopes: st.scopes, Audience: st.audience, Networks: root.state.networks, Rate: int(root.state.rate),
+		Scopes: st.scopes, Audience: st.audience,
 		Device: st.device, Generation: st.generation, Renewed: fromMillis(st.renewed),
 		record: r.ID, rootAs: Kind(root.rec.Kind),
 	}
 	s.actors = st.actor
-	s.Actor, _, _ = strings.Cut(st.actor, "\n")
+	if r := root.state; r.rate > 0 || len(r.networks) > 0 {
+		s.Limits = &Limits{Networks: r.networks, Rate: int(r.rate)}
+	}
 	s.Root = s.ID
 	if r.ID.IsChild() {
 		s.Root = newSessionID(s.rootAs, root.rec.ID)

@@ -348,7 +348,7 @@ func TestExchangeNarrows(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := h.check(narrow.Token, afterlogin.KindAccess, "")
-	if s.Actor != "svc" || s.Client != "svc" || s.Subject != "mia" || len(s.Scopes) != 1 || s.Grant != g.Refresh.Session.ID || s.Absolute.After(top.Absolute) {
+	if s.Actor() != "svc" || s.Client != "svc" || s.Subject != "mia" || len(s.Scopes) != 1 || s.Grant != g.Refresh.Session.ID || s.Absolute.After(top.Absolute) {
 		t.Errorf("the narrower token says %+v", s)
 	}
 	if _, err := h.IssueAccess(t.Context(), s, afterlogin.AccessRequest{Scopes: []string{"b"}}); afterlogin.ReasonOf(err) != afterlogin.ReasonScope {

@@ -92,11 +92,10 @@ func jwtSession(s *Session, c *jwt.Claims) *Session {
 	j.Created, j.Renewed, j.Absolute, j.Idle = c.IssuedAt, c.IssuedAt, c.Expiry, time.Time{}
 	j.Generation, j.renewal, j.lost = 1, false, false
 	j.Auth = Authentication{Methods: c.AMR, At: c.AuthTime}
-	j.Actor, j.actors, j.JWTID = "", "", c.ID
+	j.actors, j.JWTID = "", c.ID
 	for who := c.Actor; who != nil; who = who.Actor {
 		j.actors = actors(j.actors, who.Subject)
 	}
-	j.Actor, _, _ = strings.Cut(j.actors, "\n")
 	if s.Kind == KindRefresh {
 		j.Grant = s.ID
 	}

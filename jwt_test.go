@@ -99,7 +99,7 @@ func TestAJWTIsNarrowedByExchange(t *testing.T) {
 		t.Errorf("more than the JWT has: %v", err)
 	}
 	narrow := h.jwt(s, afterlogin.AccessRequest{Scopes: []string{"a"}, Audience: []string{"x"}, Actor: "svc"})
-	if got := h.jwtAt(narrow.Token, "x", ""); got.Actor != "svc" || len(got.Scopes) != 1 || got.Absolute.After(s.Absolute) {
+	if got := h.jwtAt(narrow.Token, "x", ""); got.Actor() != "svc" || len(got.Scopes) != 1 || got.Absolute.After(s.Absolute) {
 		t.Errorf("the narrower one says %+v", got)
 	}
 }

@@ -89,7 +89,7 @@ func TestAKeyIsRotatedByASibling(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, err := h.keyFrom(next.Token, home)
-	if err != nil || s.ID == k.Session.ID || s.Name != "ci" || s.Scopes[0] != "deploy" || s.Rate != 5000 || len(s.Networks) != 1 {
+	if err != nil || s.ID == k.Session.ID || s.Name != "ci" || s.Scopes[0] != "deploy" || s.Limits == nil || s.Limits.Rate != 5000 || len(s.Limits.Networks) != 1 {
 		t.Errorf("the sibling is %+v, %v", s, err)
 	}
 	if got := s.Absolute.Sub(h.clock.now()); got != 365*24*time.Hour {

@@ -39,7 +39,7 @@ const maxLimits = 1024
 
 // take counts one request of the session. A minute's worth may come at once; after that, one at a time.
 func (l *limits) take(s *Session, now time.Time) error {
-	wait := l.allow(s.record.Root(), now, s.Rate, time.Minute)
+	wait := l.allow(s.record.Root(), now, s.Limits.Rate, time.Minute)
 	if wait == 0 {
 		return nil
 	}

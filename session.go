@@ -91,8 +91,7 @@ func (id SessionID) parse() (store.ID, error) {
 // grant, or one token below these. It never holds a secret. It is a snapshot, which others are
 // given, too: neither it nor its slices may be changed.
 type Session struct {
-	ID   SessionID
-	Kind Kind
+	ID SessionID
 	// Root is the session, API key, offline grant or client that this lives under: its end is the end of this. It is ID
 	// itself for what stands by itself. It is what JWTs name in sid.
 	Root SessionID
@@ -100,13 +99,20 @@ type Session struct {
 	Grant SessionID
 	// Origin is the session that an offline grant or an API key came from, if any. See RevokeFrom.
 	Origin  SessionID
-	Tenant  uint32
 	Subject string // the application's name for the person or machine; empty while anonymous
 	Client  string // the OAuth client it was made for, if any
 	Name    string // what people call it: an API key's label
 	Policy  string // the name of the policy it lives by
+
+	// What is small stands together: a hundred thousand of these are kept in memory.
+	Kind   Kind
+	rootAs Kind // the root's
 	// Persistent says that the policy lets the browser keep the cookie after it was closed.
 	Persistent bool
+	renewal    bool
+	lost       bool // the token is out of date by a lost answer
+	Tenant     uint32
+	Generation uint32 // how often the token has been renewed, and one
 
 	Created  time.Time
 	LastSeen time.Time // when it was last used, to within a minute
@@ -115,32 +121,37 @@ type Session struct {
 	// Idle is when it ends if it is not used. Zero for an API key, which has no idle limit.
 	Idle time.Time
 
-	Auth       Authentication
-	Scopes     []string
-	Audience   []string       // the services that the token is for (RFC 8707); none: any
-	Actor      string         // who acts for the subject, after a token exchange (RFC 8693); see Actors
-	JWTID      string         // jti, of a JWT
-	Networks   []netip.Prefix // where an API key, and what lives under it, may be used from; none: anywhere
-	Rate       int            // how many requests a minute these may make on one node; 0: any number
-	Device     Client         // where it was made
-	Generation uint32         // how often the token has been renewed, and one
-	Renewed    time.Time
+	Auth     Authentication
+	Scopes   []string
+	Audience []string // the services that the token is for (RFC 8707); none: any
+	JWTID    string   // jti, of a JWT
+	Limits   *Limits  // of an API key, and of what lives under it; nil: none
+	Device   Client   // where it was made
+	Renewed  time.Time
 
 	// Ended is set on sessions from a list that are over: when, and why. Validate never returns one. When the time is
 	// not known exactly, it is the time of the look.
 	Ended time.Time
 	Why   Reason
 
-	actors  string // one a line
-	shown   int64  // LastSeen, in milliseconds
-	record  store.ID
-	rootAs  Kind // the root's
-	renewal bool
-	lost    bool // the token is out of date by a lost answer
+	actors string // one a line
+	record store.ID
+}
+
+// Limits say how an API key may be used.
+type Limits struct {
+	Networks []netip.Prefix // where from; none: anywhere
+	Rate     int            // how many requests a minute on one node; 0: any number
 }
 
 // Anonymous reports whether nobody has signed in: the session only keeps data.
 func (s *Session) Anonymous() bool { return s.Subject == "" }
+
+// Actor returns who acts for the subject, after a token exchange (RFC 8693), or "" if it is the subject itself.
+func (s *Session) Actor() string {
+	who, _, _ := strings.Cut(s.actors, "\n")
+	return who
+}
 
 // Actors returns who acts for the subject, and who acted before, the last one first: the nested act of RFC 8693.
 func (s *Session) Actors() []string {

@@ -283,12 +283,12 @@ func TestActorsStandBehindEachOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := h.check(two.Token, afterlogin.KindAccess, ""); got.Actor != "svc-a" {
-		t.Errorf("the actor is %q after an exchange without one", got.Actor)
+	if got := h.check(two.Token, afterlogin.KindAccess, ""); got.Actor() != "svc-a" {
+		t.Errorf("the actor is %q after an exchange without one", got.Actor())
 	}
 	three := h.jwt(two.Session, afterlogin.AccessRequest{Actor: "svc-b"})
 	got := h.jwtAt(three.Token, issuer, "")
-	if got.Actor != "svc-b" || !slices.Equal(got.Actors(), []string{"svc-b", "svc-a"}) {
+	if got.Actor() != "svc-b" || !slices.Equal(got.Actors(), []string{"svc-b", "svc-a"}) {
 		t.Errorf("actors %q", got.Actors())
 	}
 }

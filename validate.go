@@ -70,7 +70,7 @@ func (a *Authority) Validate(ctx context.Context, t Token, e Expect) (*Session, 
 
 // limited counts the request, if there is a rate.
 func (a *Authority) limited(s *Session, now time.Time) (*Session, error) {
-	if s.Rate > 0 {
+	if s.Limits != nil && s.Limits.Rate > 0 {
 		if err := a.limits.take(s, now); err != nil {
 			return nil, err
 		}
@@ -145,7 +145,7 @@ const snapshotAge = 1000
 
 // snapshot returns s, or a newer one if its times are too old or the renewal has come due since.
 func (c *entry) snapshot(s *Session, at int64, renewal bool) *Session {
-	if age := at - s.shown; 0 <= age && age < snapshotAge && s.renewal == renewal {
+	if age := at - s.LastSeen.UnixMilli(); 0 <= age && age < snapshotAge && s.renewal == renewal {
 		return s
 	}
 	n := new(Session)
@@ -158,7 +158,7 @@ func (c *entry) snapshot(s *Session, at int64, renewal bool) *Session {
 
 // used sets the times that depend on the last use.
 func (s *Session) used(at, idle, absolute int64) {
-	s.LastSeen, s.shown = fromMillis(at), at
+	s.LastSeen = fromMillis(at)
 	if idle != 0 {
 		s.Idle = fromMillis(sooner(at+idle, absolute))
 	}
@@ -168,14 +168,18 @@ func (s *Session) used(at, idle, absolute int64) {
 func (a *Authority) use(c *entry, ms, seen int64) {
 	if !c.seen.Load() && c.seen.CompareAndSwap(false, true) {
 		c.lastSeen.Store(max(ms, seen))
-		a.touches.add(c.sight, max(ms, c.sightFrom), c.sightGen, true)
+		if g := c.grant; g != nil {
+			a.touches.add(g.id, max(ms, g.from), g.generation, true)
+		} else {
+			a.touches.add(c.id, ms, c.generation, true)
+		}
 	} else if ms-seen >= c.touch && c.lastSeen.CompareAndSwap(seen, ms) {
 		a.touches.add(c.id, ms, c.generation, false)
 	} else {
 		return
 	}
-	if !c.also.IsZero() {
-		a.touches.add(c.also, ms, 0, false)
+	if c.id.IsChild() && c.session.Load().Kind == KindSession { // handed over: the one above is used, too
+		a.touches.add(c.id.Root(), ms, 0, false)
 	}
 }
 
@@ -192,7 +196,7 @@ func (e *Expect) mismatch(s *Session) Reason {
 		return ReasonWrongClient
 	case len(e.Audience) > 0 && len(s.Audience) > 0 && !slices.ContainsFunc(s.Audience, func(aud string) bool { return slices.Contains(e.Audience, aud) }):
 		return ReasonWrongAudience
-	case len(s.Networks) > 0 && !within(s.Networks, e.From.Addr):
+	case s.Limits != nil && len(s.Limits.Networks) > 0 && !within(s.Limits.Networks, e.From.Addr):
 		return ReasonWrongNetwork
 	}
 	return ""
@@ -278,7 +282,6 @@ func (a *Authority) sawCurrent(x *exam, s *Session) {
 	c := &entry{
 		id: x.rec.ID, generation: x.state.generation, verifier: x.state.verifier,
 		absolute: x.rec.Absolute, idle: x.policy.Idle.Milliseconds(), touch: x.policy.touchInterval().Milliseconds(),
-		sight: x.rec.ID, sightGen: x.state.generation,
 	}
 	for i := range x.above {
 		c.absolute = sooner(c.absolute, x.above[i].end())
@@ -288,18 +291,13 @@ func (a *Authority) sawCurrent(x *exam, s *Session) {
 	}
 	c.lastSeen.Store(seen)
 	c.seen.Store(x.rec.SeenGen >= x.state.generation)
-	switch Kind(x.rec.Kind) {
-	case KindAccess:
+	if Kind(x.rec.Kind) == KindAccess {
 		a.sightOfGrant(x, c)
-	case KindSession:
-		if x.rec.ID.IsChild() {
-			c.also = x.rec.ID.Root()
-		}
 	}
-	a.use(c, ms, seen)
 	s.used(max(ms, seen), c.idle, x.rec.Absolute)
 	kept := *s // the caller's still gets a renewal, perhaps
 	c.session.Store(&kept)
+	a.use(c, ms, seen)
 	a.cache.put(x.fill, c)
 }
 
@@ -316,8 +314,7 @@ func (a *Authority) sightOfGrant(x *exam, c *entry) {
 	if g.state.generation != x.state.madeBy || g.rec.SeenGen >= x.state.madeBy {
 		return
 	}
-	c.sight, c.sightGen = g.rec.ID, x.state.madeBy
-	c.sightFrom = g.state.renewed + g.policy.Grace.Milliseconds()
+	c.grant = &sight{id: g.rec.ID, generation: x.state.madeBy, from: g.state.renewed + g.policy.Grace.Milliseconds()}
 	c.seen.Store(false)
 }
 

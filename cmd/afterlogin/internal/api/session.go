@@ -55,7 +55,7 @@ func newSession(s *afterlogin.Session) *Session {
 		CreatedAt: s.Created, LastSeenAt: s.LastSeen, ExpiresAt: stamp(s.Absolute), IdleAt: stamp(s.Idle),
 		Auth:   Auth{Methods: s.Auth.Methods, At: stamp(s.Auth.At)},
 		Device: Device{UserAgent: s.Device.UserAgent},
-		Grant:  string(s.Grant), Origin: string(s.Origin), Client: s.Client, Audience: s.Audience, Actor: s.Actor, Rate: s.Rate,
+		Grant:  string(s.Grant), Origin: string(s.Origin), Client: s.Client, Audience: s.Audience, Actor: s.Actor(),
 		Generation: s.Generation, Scopes: s.Scopes, EndedAt: stamp(s.Ended), EndedWhy: string(s.Why),
 	}
 	if s.Device.Addr.IsValid() {
@@ -64,8 +64,11 @@ func newSession(s *afterlogin.Session) *Session {
 	if s.Root != s.ID {
 		out.Root = string(s.Root)
 	}
-	for _, p := range s.Networks {
-		out.Networks = append(out.Networks, p.String())
+	if s.Limits != nil {
+		out.Rate = s.Limits.Rate
+		for _, p := range s.Limits.Networks {
+			out.Networks = append(out.Networks, p.String())
+		}
 	}
 	if out.Scopes == nil {
 		out.Scopes = []string{}

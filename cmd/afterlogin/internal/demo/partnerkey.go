@@ -53,7 +53,7 @@ type handedKey struct {
 }
 
 func (k *partnerKey) handed() handedKey {
-	return handedKey{k.now.Token.Reveal(), k.now.Session.ID, k.now.Session.Rate}
+	return handedKey{k.now.Token.Reveal(), k.now.Session.ID, k.now.Session.Limits.Rate}
 }
 
 // partner answers with the partner's key.
