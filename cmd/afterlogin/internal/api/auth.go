@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/inurl"
 )
 
 // A Scope is what an API key may do.
@@ -172,8 +173,8 @@ func checkContent(h http.Header) error {
 	return nil
 }
 
-// aToken matches a token anywhere in a text.
-var aToken = regexp.MustCompile(`al[a-z]_[A-Za-z0-9_-]{84}([A-Za-z0-9_-]{12})?`)
+// tokenKinds are the kinds of tokens, none of which stands in a URL of this API.
+const tokenKinds = "skract"
 
 // likeToken matches whatever could be a token or a large part of one.
 var likeToken = regexp.MustCompile(`(al[a-z]|cs)_[A-Za-z0-9_-]{30,}`)
@@ -195,11 +196,7 @@ func Redact(s string) string {
 // tokenInURL refuses a request whose URL holds a token, and ends what the token stands for: a session, or an API key.
 // URLs end up in logs, histories and Referer headers, so that what stood in one is no secret any more.
 func (a *API) tokenInURL(r *http.Request) *Problem {
-	text := r.URL.RequestURI()
-	if len(text) < tokenLength {
-		return nil
-	}
-	found := aToken.FindAllString(unescape(unescape(text)), 4) // twice: a parameter may hold an address of its own
+	found := inurl.Find(r.URL.RequestURI(), tokenKinds)
 	if found == nil {
 		return nil
 	}
@@ -219,15 +216,4 @@ func (a *API) tokenInURL(r *http.Request) *Problem {
 	a.authority.Report(e)
 	return NewProblem(http.StatusBadRequest, "token-in-url",
 		"a token stands in the URL, where logs keep it; if it was one of ours it is ended now. Send tokens in the body, and the API key in a header")
-}
-
-// tokenLength is that of the shortest token, in characters.
-const tokenLength = 88
-
-// unescape undoes percent-encoding where it can be undone.
-func unescape(s string) string {
-	if u, err := url.PathUnescape(s); err == nil {
-		return u
-	}
-	return s
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/afterlogin/afterlogin"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/config"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/inurl"
 )
 
 // A Session is what a caller learns of a session, an API key, or another credential. It holds no secret.
@@ -133,7 +134,7 @@ func checkSubject(location, s string) error {
 	switch {
 	case s == "" || len(s) > 512 || !utf8.ValidString(s) || s[0] == 0:
 		return invalid(location, "want 1 to 512 bytes of UTF-8, not beginning with a zero byte")
-	case aToken.MatchString(s):
+	case len(inurl.Find(s, tokenKinds)) > 0:
 		return invalid(location, "this looks like a token: a subject is a name, which stands in URLs and logs")
 	}
 	return nil

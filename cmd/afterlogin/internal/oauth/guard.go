@@ -8,10 +8,10 @@ import (
 	"mime"
 	"net/http"
 	"net/netip"
-	"regexp"
 	"strings"
 
 	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/inurl"
 )
 
 // backChannel answers the requests of programs: POST, a form in the body, nothing in the URL.
@@ -91,19 +91,12 @@ func checkContent(h http.Header) *Error {
 	return nil
 }
 
-// aToken matches a token that must not stand in a URL: any but authorization codes and tickets.
-var aToken = regexp.MustCompile(`al[skra]_[A-Za-z0-9_-]{84}(?:[A-Za-z0-9_-]{12})?`)
+// forbidden are the kinds of tokens that must not stand in a URL: all but authorization codes and tickets.
+const forbidden = "skra"
 
 // tokenInURL refuses a request whose URL holds a token, and ends what the token stands for.
 func (s *Server) tokenInURL(ctx context.Context, r *http.Request) *Error {
-	text := r.URL.RawQuery
-	if len(text) < 88 {
-		return nil
-	}
-	for range 2 { // a parameter may hold an address of its own
-		text = loose(text)
-	}
-	found := aToken.FindAllString(text, 4)
+	found := inurl.Find(r.URL.RawQuery, forbidden)
 	if found == nil {
 		return nil
 	}
@@ -122,23 +115,6 @@ func (s *Server) tokenInURL(ctx context.Context, r *http.Request) *Error {
 	}
 	s.authority.Report(e)
 	return fail(InvalidRequest, "a token stands in the URL, where logs keep it; if it was one of ours it is ended now")
-}
-
-// loose undoes %XX wherever it can be undone.
-func loose(s string) string {
-	if strings.IndexByte(s, '%') < 0 {
-		return s
-	}
-	b := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		if s[i] == '%' && i+2 < len(s) && unhex(s[i+1]) >= 0 && unhex(s[i+2]) >= 0 {
-			b = append(b, byte(unhex(s[i+1])<<4|unhex(s[i+2])))
-			i += 2
-			continue
-		}
-		b = append(b, s[i])
-	}
-	return string(b)
 }
 
 // document answers with something that everybody may read and keep for a while.
