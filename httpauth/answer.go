@@ -99,6 +99,11 @@ func Answer(w http.ResponseWriter, r *http.Request, err error) {
 		v.auth.logFault(r, err)
 	}
 	p := describe(err)
+	if refused := (*afterlogin.Refusal)(nil); p.Status == http.StatusUnauthorized && len(r.Header["X-Api-Key"]) == 1 && errors.As(err, &refused) &&
+		refused.Reason != afterlogin.ReasonDuplicate && refused.Reason != afterlogin.ReasonInURL {
+		// A machine cannot sign in again.
+		p.Detail = "The API key is not good any more, or never was (" + p.Reason + "). Ask whoever gave it to you for another."
+	}
 	h := w.Header()
 	prepare(h, r, err, nil)
 	h.Set("X-Content-Type-Options", "nosniff")

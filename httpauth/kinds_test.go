@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/afterlogin/afterlogin"
 	"github.com/afterlogin/afterlogin/httpauth"
+	"github.com/afterlogin/afterlogin/store/memstore"
 )
 
 const issuer = "https://auth.example"
@@ -331,4 +333,25 @@ func TestSignOutByJWT(t *testing.T) {
 	s.want(s.do(s.anybody(), "GET", "/bye", "", "Authorization: Bearer "+text), 409, "")
 	s.want(s.do(s.anybody(), "GET", "/bye", "", s.cookie(text)), 200, "")
 	s.want(s.do(s.anybody(), "GET", "/machines", "", "Authorization: Bearer "+text), 200, "robot")
+}
+
+// A machine with a bad key is not told to sign in again.
+func TestBadKeyIsToldSo(t *testing.T) {
+	a, err := afterlogin.New(afterlogin.Config{Store: memstore.New()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	auth, err := httpauth.New(a, httpauth.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := auth.Require(http.NotFoundHandler(), httpauth.Kinds(afterlogin.KindAPIKey))
+	r := httptest.NewRequest("GET", "https://shop.example/", nil)
+	r.Header.Set("X-Api-Key", "nonsense")
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	if w.Code != 401 || !strings.Contains(w.Body.String(), "The API key is not good any more, or never was (malformed)") || strings.Contains(w.Body.String(), "nonsense") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
 }
