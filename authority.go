@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/afterlogin/afterlogin/internal/opaque"
@@ -47,12 +48,14 @@ type Config struct {
 // it with New and end it with Close.
 type Authority struct {
 	store     store.Store
+	shared    store.Shared // store, if other processes change it, too
 	keys      *keyring.Ring
 	codec     *opaque.Codec
 	sealer    *seal.Sealer
 	policies  map[string]Policy
 	cache     *cache
 	lease     lease
+	misses    atomic.Uint64
 	touches   *toucher
 	limits    limits // of API keys
 	budgets   limits // of children
@@ -107,6 +110,7 @@ func New(c Config) (*Authority, error) {
 	}
 	a.codec, a.sealer = opaque.NewCodec(a.keys), seal.New(a.keys)
 	a.cache = newCache(c.CacheSize)
+	a.shared, _ = a.store.(store.Shared)
 	a.lease.start = a.now().Add(-leaseTime) // none yet
 	a.stopNotify = a.store.Notify(a.cache.drop)
 	a.stopped, a.stop = context.WithCancel(context.Background())

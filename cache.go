@@ -3,7 +3,6 @@ package afterlogin
 import (
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/afterlogin/afterlogin/internal/opaque"
 	"github.com/afterlogin/afterlogin/store"
@@ -18,51 +17,13 @@ type cache struct {
 	shards [256]shard
 	limit  int // entries per shard; 0 turns the cache off
 
-	// subjects counts the changes of subjects, by a hash of their ids. An entry remembers the count it was made under:
-	// one sign-out everywhere drops any number of entries without finding them. A collision costs a read.
-	subjects [1<<16 + 1]atomic.Uint32 // the last one, which never changes, is for sessions without a subject
+	// subjects says which was the last change of a subject, by a hash of its id: changed counts them all. An entry remembers
+	// what stood there: one sign-out everywhere drops any number of entries without finding them. A collision costs a read.
+	subjects [1<<16 + 1]atomic.Uint64 // the last one, which never changes, is for sessions without a subject
+	changed  atomic.Uint64
 
 	// roots counts the changes of roots in the same way, for what lives under them.
 	roots [1<<14 + 1]atomic.Uint32 // the last one, which never changes, is for roots themselves
-}
-
-// lease says until when the cache may be believed without having heard from the store: a store that is gone must not go
-// unnoticed for longer. A read of the store that succeeds extends it; while sessions are in use, one of them is read
-// again now and then for its sake.
-type lease struct {
-	start   time.Time
-	from    atomic.Int64 // when the last read that succeeded was sent, in nanoseconds since start
-	probing atomic.Int64 // when a request was last sent to the store for the lease's sake
-}
-
-// leaseTime is how long a lease lasts.
-const leaseTime = time.Second
-
-// holds reports whether the cache may answer now. In the second half of a lease it tells one request in a while that it
-// may not, so that it asks the store while the others go on.
-func (l *lease) holds(now time.Time) bool {
-	at, from := int64(now.Sub(l.start)), l.from.Load()
-	age := at - from
-	if age < 0 || age >= int64(leaseTime) {
-		return false
-	}
-	if age < int64(leaseTime)/2 {
-		return true
-	}
-	probed := l.probing.Load()
-	return at-probed < int64(leaseTime)/4 || !l.probing.CompareAndSwap(probed, at)
-}
-
-// extend notes a read that succeeded and was sent at the time.
-func (l *lease) extend(sent time.Time) {
-	at := int64(sent.Sub(l.start))
-	for {
-		from := l.from.Load()
-		// A clock that went back starts anew.
-		if at <= from && from-at < int64(leaseTime) || l.from.CompareAndSwap(from, at) {
-			return
-		}
-	}
 }
 
 type shard struct {
@@ -72,6 +33,10 @@ type shard struct {
 	free    []int             // places in ring that are nil
 	hand    int
 	changes uint64 // how often drop was called: a fill that began before does not go in
+
+	// hits and unleased stand beside the lock, in memory that a look-up has at hand anyway.
+	hits     atomic.Uint64 // answers from the cache
+	unleased atomic.Uint64 // what would have been one, had there been a lease
 }
 
 // entry is laid out so that what decides stands together in front: most of what a hit costs is memory.
@@ -79,7 +44,7 @@ type entry struct {
 	id         store.ID
 	generation uint32
 	subject    uint32      // the slot of the subject in cache.subjects
-	changes    uint32      // what stood there when the entry was made
+	changes    uint64      // what stood there when the entry was made
 	root       uint32      // the slot of a child's root in cache.roots
 	rootChange uint32      // what stood there
 	used       atomic.Bool // since the hand came by
@@ -139,17 +104,16 @@ func (c *cache) get(id store.ID) *entry {
 
 // filling is taken before the store is read, and given to put with what was read.
 type filling struct {
-	shard    *shard
-	changes  uint64
-	subjects uint32
-	slot     uint32
-	roots    uint32
-	root     uint32
+	shard   *shard
+	changes uint64
+	changed uint64 // what cache.changed was
+	roots   uint32
+	root    uint32
 }
 
 func (c *cache) begin(id store.ID) filling {
 	s := c.shard(id.Hash())
-	f := filling{shard: s, slot: uint32(len(c.subjects) - 1), root: uint32(len(c.roots) - 1)}
+	f := filling{shard: s, changed: c.changed.Load(), root: uint32(len(c.roots) - 1)}
 	if id.IsChild() {
 		f.root = c.rootSlot(id.Root())
 		f.roots = c.roots[f.root].Load()
@@ -160,18 +124,18 @@ func (c *cache) begin(id store.ID) filling {
 	return f
 }
 
-// beginSubject is taken before the subject's record is read.
-func (c *cache) beginSubject(f *filling, subject store.ID) {
-	f.slot = c.subjectSlot(subject)
-	f.subjects = c.subjects[f.slot].Load()
-}
-
-// put adds the entry, unless a change came between the read and now.
-func (c *cache) put(f filling, e *entry) {
+// put adds the entry, of a session of the subject (zero: none), unless a change came between the read and now.
+func (c *cache) put(f filling, subject store.ID, e *entry) {
 	if c.limit == 0 {
 		return
 	}
-	e.subject, e.changes = f.slot, f.subjects
+	e.subject = uint32(len(c.subjects) - 1)
+	if !subject.IsZero() {
+		e.subject = c.subjectSlot(subject)
+	}
+	if e.changes = c.subjects[e.subject].Load(); e.changes > f.changed {
+		return
+	}
 	e.root, e.rootChange = f.root, f.roots
 	s, hash := f.shard, e.id.Hash()
 	s.mu.Lock()
@@ -213,10 +177,19 @@ func (s *shard) evict() int {
 	}
 }
 
-// drop forgets what was derived from the root, or from the subject.
+// drop forgets what was derived from the root, or from the subject; of the zero ID, everything.
 func (c *cache) drop(id store.ID) {
-	if id.IsSubject() {
-		c.subjects[c.subjectSlot(id)].Add(1)
+	switch {
+	case id.IsZero():
+		for i := range c.shards {
+			c.shards[i].clear()
+		}
+		return
+	case id.IsSubject():
+		// Counted first: a fill that begins between the two reads what the change made.
+		n, slot := c.changed.Add(1), &c.subjects[c.subjectSlot(id)]
+		for old := slot.Load(); old < n && !slot.CompareAndSwap(old, n); old = slot.Load() {
+		}
 		return
 	}
 	c.roots[c.rootSlot(id)].Add(1)
@@ -230,4 +203,14 @@ func (c *cache) drop(id store.ID) {
 		s.ring[e.place] = nil
 		s.free = append(s.free, e.place)
 	}
+}
+
+// clear forgets everything, and what is being read.
+func (s *shard) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changes++
+	clear(s.entries)
+	clear(s.ring) // for what it points to
+	s.ring, s.free, s.hand = s.ring[:0], s.free[:0], 0
 }

@@ -44,12 +44,14 @@ func (a *Authority) read(ctx context.Context, x *exam, id store.ID) error {
 	x.fill = a.cache.begin(id)
 	sent := x.now
 	uses := a.touches.peek(id)
-	ids, n := [2]store.ID{id, id.Root()}, 1
+	ids, n := [3]store.ID{id, id.Root(), store.SubjectOf(id)}, 1
 	var rootUses [2]store.Touch
 	if id.IsChild() {
 		n, rootUses = 2, a.touches.peek(id.Root())
+	} else {
+		ids[1] = ids[2]
 	}
-	rs, err := a.store.Get(ctx, ids[:n]...)
+	rs, err := a.store.Get(ctx, ids[:n+1]...)
 	if err != nil {
 		return unavailable("read", err)
 	}
@@ -57,14 +59,24 @@ func (a *Authority) read(ctx context.Context, x *exam, id store.ID) error {
 	if rs[0] == nil || rs[n-1] == nil || rs[0].Kind == kindData {
 		return nil // what lives under nothing is nothing, and data is no credential
 	}
-	if x.standpoint, err = a.open(rs[0], uses); err != nil || !id.IsChild() {
-		return a.withSubject(ctx, x, err)
-	}
-	root, err := a.open(rs[1], rootUses)
+	p, err := a.open(rs[0], uses)
 	if err != nil {
 		return err
 	}
-	return a.withAbove(ctx, x, root)
+	x.standpoint = p
+	if id.IsChild() {
+		root, err := a.open(rs[1], rootUses)
+		if err != nil {
+			return err
+		}
+		if err := a.withAbove(ctx, x, root); err != nil || x.rec == nil {
+			return err
+		}
+	}
+	if r := rs[n]; r != nil && hasEpochs(x.root().rec) {
+		x.subject, err = a.openSubject(r)
+	}
+	return err
 }
 
 // withAbove reads the children that the examined one lives under.
@@ -94,7 +106,7 @@ func (a *Authority) withAbove(ctx context.Context, x *exam, root standpoint) err
 		}
 	}
 	x.above = append(x.above, root)
-	return a.withSubject(ctx, x, nil)
+	return nil
 }
 
 // open opens a credential's record. uses was peeked before the record was read.
@@ -113,19 +125,12 @@ func (a *Authority) open(r *store.Record, uses [2]store.Touch) (standpoint, erro
 	return p, nil
 }
 
-// withSubject reads the subject of the examined record's root.
-func (a *Authority) withSubject(ctx context.Context, x *exam, err error) error {
-	if err != nil {
-		return err
+// subjectID returns the id of the subject that the credential ends with, zero if there is none.
+func (x *exam) subjectID() store.ID {
+	if r := x.root().rec; hasEpochs(r) {
+		return store.SubjectID(r.Tenant, r.Subject)
 	}
-	r := x.root().rec
-	if !hasEpochs(r) {
-		return nil
-	}
-	id := store.SubjectID(r.Tenant, r.Subject)
-	a.cache.beginSubject(&x.fill, id)
-	x.subject, _, err = a.subject(ctx, id)
-	return err
+	return store.ID{}
 }
 
 // hasEpochs reports whether a root ends with its subject's others: everything that somebody signed in to.

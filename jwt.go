@@ -126,8 +126,12 @@ func (a *Authority) validateJWT(ctx context.Context, t Token, e Expect) (*Sessio
 		return nil, &Refusal{Reason: ReasonForged} // signed with our key, and yet not by this code
 	}
 	now := a.now()
-	s := a.cachedJWT(of, now)
+	var s *Session
+	if !e.Fresh {
+		s = a.cachedJWT(of, now)
+	}
 	if s == nil {
+		a.misses.Add(1)
 		if s, err = a.askJWT(ctx, of, now); err != nil {
 			return nil, err
 		}
@@ -175,14 +179,25 @@ func jwtRecords(c *jwt.Claims) (root, of store.ID, err error) {
 func (a *Authority) cachedJWT(id store.ID, now time.Time) *Session {
 	c := a.cache.get(id)
 	ms := now.UnixMilli()
-	if c == nil || !a.lease.holds(now) || c.absolute != 0 && ms >= c.absolute || c.idle != 0 && ms >= c.lastSeen.Load()+c.idle {
+	if c == nil {
 		return nil
 	}
+	shard := a.cache.shard(id.Hash())
+	if !a.leased(id, now) {
+		shard.unleased.Add(1)
+		return nil
+	}
+	if c.absolute != 0 && ms >= c.absolute || c.idle != 0 && ms >= c.lastSeen.Load()+c.idle {
+		return nil
+	}
+	shard.hits.Add(1)
 	return c.session.Load()
 }
 
 // askJWT reads the record that a token was made from, and keeps it for the next time.
 func (a *Authority) askJWT(ctx context.Context, id store.ID, now time.Time) (*Session, error) {
+	ctx, cancel := a.bounded(ctx)
+	defer cancel()
 	x := &exam{now: now}
 	if err := a.read(ctx, x, id); err != nil {
 		return nil, err
@@ -201,7 +216,7 @@ func (a *Authority) askJWT(ctx context.Context, id store.ID, now time.Time) (*Se
 		for i := range x.above {
 			c.absolute = sooner(c.absolute, x.above[i].end())
 		}
-		a.cache.put(x.fill, c)
+		a.cache.put(x.fill, x.subjectID(), c)
 	}
 	return s, nil
 }

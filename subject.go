@@ -42,16 +42,22 @@ func (a *Authority) subject(ctx context.Context, id store.ID) (*subjectState, *s
 	if rs[0] == nil {
 		return nil, nil, nil
 	}
-	plain, err := a.sealer.Open(rs[0])
+	st, err := a.openSubject(rs[0])
+	return st, rs[0], err
+}
+
+// openSubject opens a subject's record.
+func (a *Authority) openSubject(r *store.Record) (*subjectState, error) {
+	plain, err := a.sealer.Open(r)
 	if err != nil {
-		a.log.Error("a subject's record does not open", "record", id, "err", err)
-		return nil, nil, unavailable("open", err)
+		a.log.Error("a subject's record does not open", "record", r.ID, "err", err)
+		return nil, unavailable("open", err)
 	}
 	st, err := decodeSubject(plain)
 	if err != nil {
-		return nil, nil, unavailable("open", err)
+		return nil, unavailable("open", err)
 	}
-	return st, rs[0], nil
+	return st, nil
 }
 
 // admit returns the stamp for a sign-in of the subject, making its record at the first one. It fails with

@@ -26,6 +26,9 @@ type Expect struct {
 	Scopes   []string // all of these must be granted
 	// MaxAge is how long ago the person may have proved who they are. Zero: any time.
 	MaxAge time.Duration
+	// Fresh has the store asked whatever the cache says: what any node has revoked before is refused. Without it another
+	// node's revocation may take up to store.Lease to be heard of.
+	Fresh bool
 	// CanRenew says that the answer can carry a new token (a cookie, say), and that Renew will be called for it. Where
 	// that is so, a token that is out of date because an answer was lost is good once more.
 	CanRenew bool
@@ -59,8 +62,12 @@ func (a *Authority) Validate(ctx context.Context, t Token, e Expect) (*Session, 
 		return nil, refuse(ReasonWrongKind)
 	}
 	now := a.now()
-	s := a.cached(&tok, &e, now)
+	var s *Session
+	if !e.Fresh {
+		s = a.cached(&tok, &e, now)
+	}
 	if s == nil {
+		a.misses.Add(1)
 		if s, err = a.ask(ctx, tok, now, e); err != nil {
 			return nil, err
 		}
@@ -81,7 +88,7 @@ func (a *Authority) limited(s *Session, now time.Time) (*Session, error) {
 // ask validates on a read of the store. It takes copies, so that nothing of the path through the cache escapes to the
 // heap for its sake.
 func (a *Authority) ask(ctx context.Context, tok presented, now time.Time, e Expect) (*Session, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := a.bounded(ctx)
 	defer cancel()
 	x, err := a.look(ctx, &tok, now)
 	if err != nil {
@@ -91,9 +98,19 @@ func (a *Authority) ask(ctx context.Context, tok presented, now time.Time, e Exp
 	return s, err
 }
 
-// askTimeout bounds a validation that needs the store, whatever the caller's context says: nobody waits for ever to hear
-// that it is not known now.
-const askTimeout = 10 * time.Second
+// bounded bounds a validation that needs the store, whatever the caller's context says: nobody waits for ever to hear
+// that it is not known now. A disk may be slow for a while; a server that does not answer soon is not going to.
+func (a *Authority) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if a.shared != nil {
+		return context.WithTimeout(ctx, sharedTimeout)
+	}
+	return context.WithTimeout(ctx, askTimeout)
+}
+
+const (
+	askTimeout    = 10 * time.Second
+	sharedTimeout = 2 * time.Second
+)
 
 // presented is a token as somebody presented it, as far as that can be told without the store.
 type presented struct {
@@ -113,6 +130,9 @@ func (a *Authority) parse(t Token, accepted []Kind) (p presented, err error) {
 		return p, refuse(ReasonMalformed)
 	}
 	if p.trust = a.codec.Verify(&p.Token); p.trust == opaque.Forged {
+		if err := a.codec.Missing(&p.Token); err != nil {
+			return p, unavailable("keys", err)
+		}
 		return p, refuse(ReasonForged)
 	}
 	p.verifier = opaque.Verifier(p.ID, p.Generation, &p.Secret)
@@ -122,7 +142,12 @@ func (a *Authority) parse(t Token, accepted []Kind) (p presented, err error) {
 // cached returns the session if the cache can say yes, and nil if it cannot.
 func (a *Authority) cached(tok *presented, e *Expect, now time.Time) *Session {
 	c := a.cache.get(tok.ID)
-	if c == nil || c.generation != tok.Generation || !a.lease.holds(now) {
+	if c == nil || c.generation != tok.Generation {
+		return nil
+	}
+	shard := a.cache.shard(tok.ID.Hash())
+	if !a.leased(tok.ID, now) {
+		shard.unleased.Add(1)
 		return nil
 	}
 	if subtle.ConstantTimeCompare(tok.verifier[:], c.verifier[:]) != 1 {
@@ -136,6 +161,7 @@ func (a *Authority) cached(tok *presented, e *Expect, now time.Time) *Session {
 	if e.mismatch(s) != "" || e.lacks(s, now) != "" {
 		return nil
 	}
+	shard.hits.Add(1)
 	a.use(c, ms, seen)
 	return c.snapshot(s, max(ms, seen), c.renewalAt != 0 && ms >= c.renewalAt)
 }
@@ -298,7 +324,7 @@ func (a *Authority) sawCurrent(x *exam, s *Session) {
 	kept := *s // the caller's still gets a renewal, perhaps
 	c.session.Store(&kept)
 	a.use(c, ms, seen)
-	a.cache.put(x.fill, c)
+	a.cache.put(x.fill, x.subjectID(), c)
 }
 
 // sightOfGrant makes the use of an access token a sign that the answer with it arrived, and so the refresh token beside

@@ -13,6 +13,7 @@ const (
 	rootIDSize    = 3 + 14     // bucket, root
 	childIDSize   = 17 + 3 + 6 // root id, own bucket, random
 	subjectIDSize = 3 + 20     // 0xFFFFFF, hash of tenant and subject
+	subjectOfSize = 17 + 1     // root id, and a byte that makes it another size
 
 	// Partitions is the number of partitions that ids are spread over.
 	Partitions = 1024
@@ -88,6 +89,17 @@ func SubjectID(tenant uint32, subject string) ID {
 	return id
 }
 
+// SubjectOf returns what stands, in a Get, for the record of the root's subject, whichever that is: so that one read gives
+// all that a validation needs. It is the id of no record, and is understood by Get alone. id may be a child's.
+func SubjectOf(id ID) ID {
+	s := ID{n: subjectOfSize}
+	copy(s.b[:rootIDSize], id.b[:rootIDSize])
+	return s
+}
+
+// IsSubjectOf reports whether SubjectOf made the id. Root returns the root.
+func (id ID) IsSubjectOf() bool { return id.n == subjectOfSize }
+
 // ErrBadID is returned by ParseID.
 var ErrBadID = errors.New("store: not a record id")
 
@@ -121,7 +133,7 @@ func (id ID) IsSubject() bool { return id.n == subjectIDSize }
 
 // Root returns the id of the root that the record lives under: itself, unless it is a child.
 func (id ID) Root() ID {
-	if id.n != childIDSize {
+	if id.n != childIDSize && id.n != subjectOfSize {
 		return id
 	}
 	r := ID{n: rootIDSize}

@@ -71,13 +71,16 @@ type Store interface {
 	// record of a subject. It returns nil only when the changes are durable and every later Get, on this node, sees
 	// them. Two Applies to one root never interleave.
 	//
-	// At most MaxOps operations. Errors: ErrConflict, ErrNotFound, ErrUnknown, ErrFull, ErrClosed.
+	// At most MaxOps operations. Errors: ErrConflict, ErrNotFound, ErrUnknown, ErrUnconfirmed, ErrFull, ErrClosed.
 	Apply(ctx context.Context, root ID, ops ...Op) error
 
 	// Get returns the records with the given ids in their order, nil where there is none. Marked and expired records
 	// are returned too. What it returns is durable: where the storage shows a write before the write has reached the
 	// disk, Get waits for it. Records of one root that stand beside each other in ids are of one moment. The caller owns
 	// the records, payload included.
+	//
+	// SubjectOf(root) among the ids gives the record of the subject that the root's record names, read together with
+	// it or after it; nil if there is no such root, if it has no subject, or if that has no record. A server is asked once for all of it.
 	Get(ctx context.Context, ids ...ID) ([]*Record, error)
 
 	// Touch notes that records were used. It is lossy: it may do nothing, it may be lost in a crash, and it is not an
@@ -102,7 +105,8 @@ type Store interface {
 	// from a record and drops in f is never older than an answered change. That holds for an Apply that finds its mark
 	// already made, too: the Apply that made the mark may still be about to call f, and the one that finds it must not
 	// return before those calls have been made. It need not call f itself, and may. f must be quick and call no method
-	// of the store. The returned function ends the calls.
+	// of the store. The returned function ends the calls. A store that other processes change, too, tells of their changes
+	// as well (see Shared); there f may be called with the zero ID, which means all roots and subjects.
 	Notify(f func(root ID)) (stop func())
 
 	// Purge removes every record whose bucket is not after b and not [NoBucket], however it is marked, and what the

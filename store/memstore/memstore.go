@@ -158,6 +158,13 @@ func (s *Store) Get(ctx context.Context, ids ...store.ID) ([]*store.Record, erro
 	}
 	out := make([]*store.Record, len(ids))
 	for i, id := range ids {
+		if id.IsSubjectOf() {
+			r := s.records[id.Root()]
+			if r == nil || r.Subject == "" {
+				continue
+			}
+			id = store.SubjectID(r.Tenant, r.Subject)
+		}
 		if r := s.records[id]; r != nil {
 			out[i] = r.Clone()
 		}

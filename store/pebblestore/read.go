@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -23,9 +24,18 @@ func (s *Store) Get(ctx context.Context, ids ...store.ID) ([]*store.Record, erro
 // get reads the records of the ids into out.
 func (s *Store) get(ctx context.Context, out []*store.Record, ids []store.ID) error {
 	for i := 0; i < len(ids); {
+		if ids[i].IsSubjectOf() {
+			r, err := s.subjectOf(ctx, ids[i].Root(), out[:i])
+			if err != nil {
+				return err
+			}
+			out[i] = r
+			i++
+			continue
+		}
 		root := ids[i].Root()
 		n := 1
-		for i+n < len(ids) && ids[i+n].Root() == root {
+		for i+n < len(ids) && ids[i+n].Root() == root && !ids[i+n].IsSubjectOf() {
 			n++
 		}
 		if err := s.getOf(ctx, root, out[i:i+n], ids[i:i+n]); err != nil {
@@ -34,6 +44,24 @@ func (s *Store) get(ctx context.Context, out []*store.Record, ids []store.ID) er
 		i += n
 	}
 	return s.failed()
+}
+
+// subjectOf reads the record of the root's subject. The root's may have been read before.
+func (s *Store) subjectOf(ctx context.Context, root store.ID, before []*store.Record) (*store.Record, error) {
+	var one [1]*store.Record
+	i := slices.IndexFunc(before, func(r *store.Record) bool { return r != nil && r.ID == root })
+	if i >= 0 {
+		one[0] = before[i]
+	} else if err := s.getOf(ctx, root, one[:], []store.ID{root}); err != nil {
+		return nil, err
+	}
+	r := one[0]
+	if r == nil || r.Subject == "" {
+		return nil, nil
+	}
+	id := store.SubjectID(r.Tenant, r.Subject)
+	err := s.getOf(ctx, id, one[:], []store.ID{id})
+	return one[0], err
 }
 
 // getOf reads records of one root. First it reads, then it waits for whoever is changing the root: see roots.
@@ -94,6 +122,11 @@ func (s *Store) readAbsent(id store.ID) (*store.Record, error) {
 		return nil, fmt.Errorf("pebblestore: read %v: %w", id, err)
 	}
 	defer it.Close()
+	return readBy(it, id)
+}
+
+// readBy returns the record with the id, nil if there is none.
+func readBy(it *pebble.Iterator, id store.ID) (*store.Record, error) {
 	var buf [64]byte
 	if !it.SeekPrefixGE(recordKey(buf[:0], id)) {
 		if err := it.Error(); err != nil {

@@ -36,6 +36,7 @@ func Run(t *testing.T, open Open) {
 		{"BadOps", testBadOps},
 		{"EventsOnly", testEventsOnly},
 		{"Get", testGet},
+		{"GetSubjectOf", testGetSubjectOf},
 		{"Ownership", testOwnership},
 		{"Limits", testLimits},
 		{"Touch", testTouch},
