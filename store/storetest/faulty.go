@@ -334,3 +334,44 @@ func (f *Faulty) Close() error {
 	f.notices.Wait()
 	return err
 }
+
+var _ store.Bulk = (*Faulty)(nil)
+
+// errNoBulk is what Scan and Load of a Faulty are on a store that does not have them.
+var errNoBulk = errors.New("storetest: the store is no store.Bulk")
+
+// Scan implements store.Bulk, if the store does. An error comes after the first batch.
+func (f *Faulty) Scan(ctx context.Context, since store.Cursor) iter.Seq2[store.Batch, error] {
+	t := f.fault(Call{Method: "Scan"})
+	return func(yield func(store.Batch, error) bool) {
+		b, ok := f.s.(store.Bulk)
+		if !ok {
+			yield(store.Batch{}, errNoBulk)
+			return
+		}
+		if err := t.before(ctx); err != nil {
+			yield(store.Batch{}, err)
+			return
+		}
+		for batch, err := range b.Scan(ctx, since) {
+			if !yield(batch, err) || err != nil {
+				return
+			}
+			if t.After != nil || t.HangAfter {
+				break
+			}
+		}
+		if err := t.after(ctx, false); err != nil {
+			yield(store.Batch{}, err)
+		}
+	}
+}
+
+// Load implements store.Bulk, if the store does.
+func (f *Faulty) Load(ctx context.Context, records []*store.Record) error {
+	b, ok := f.s.(store.Bulk)
+	if !ok {
+		return errNoBulk
+	}
+	return f.call(ctx, Call{Method: "Load"}, func() error { return b.Load(ctx, records) })
+}

@@ -59,3 +59,7 @@ func TestMemstoreForgetsEvents(t *testing.T) {
 func BenchmarkMemstore(b *testing.B) {
 	storetest.Bench(b, func(*testing.B) store.Store { return memstore.New() })
 }
+
+func TestMemstoreBulk(t *testing.T) {
+	storetest.RunBulk(t, func(*testing.T) store.Bulk { return memstore.New() })
+}
