@@ -38,6 +38,7 @@ const (
 	ReasonAdministrator Reason = "administrator"  // somebody with the right to do so ended it
 	ReasonOrigin        Reason = "origin_ended"   // the session it came from was ended with all that came from it
 	ReasonNoCredential  Reason = "no_credential"  // the request carried none
+	ReasonRestored      Reason = "restored"       // the store was restored from a backup, and what has changed since is not known
 	ReasonUnreadable    Reason = "unreadable"     // its record does not open: changed outside, or its key is gone
 )
 
@@ -111,7 +112,7 @@ func (r *Refusal) Message() string {
 		return "This sign-in was ended by an administrator."
 	case ReasonInURL:
 		return "This sign-in was ended because its token stood in a web address, where others can read it."
-	case ReasonRolledBack:
+	case ReasonRolledBack, ReasonRestored:
 		return "This sign-in was ended because the server had to be restored."
 	}
 	return ""

@@ -43,6 +43,9 @@ func (a *Authority) Explain(ctx context.Context, t Token, from Client) (*Explana
 		return ex, nil
 	}
 	trust := a.codec.Verify(&tok)
+	if err := a.codec.Missing(&tok); trust == opaque.Forged && err != nil {
+		return nil, unavailable("keys", err)
+	}
 	if !ex.step("mac", trust != opaque.Forged, ReasonForged, map[bool]string{
 		true:  fmt.Sprintf("made by this installation, key %d", tok.KeyID),
 		false: "not made by this installation, or altered on the way",

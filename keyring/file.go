@@ -24,9 +24,9 @@ import (
 // at most 4 KiB.
 const maxFile = 512 << 10
 
-// fileLayout is the layout of the key file that this package writes. Layout 1 had no signing keys; it is read, too, and
-// becomes layout 2 when the ring is next written.
-const fileLayout = 2
+// fileLayout is the layout of the key file that this package writes. Layout 1 had no signing keys, and layout 2 no next
+// keys; they are read, too, and become layout 3 when the ring is next written.
+const fileLayout = 3
 
 // file is the key file. Only the secrets are sealed; their names and states are covered by the seal.
 type file struct {
@@ -42,11 +42,12 @@ type fileKey struct {
 	ID      uint8     `json:"id"`
 	State   State     `json:"state"`
 	Created time.Time `json:"created"`
-	Sealed  []byte    `json:"sealed"` // AES-256-GCM under the master key: nonce 12, ciphertext 32, tag 16
+	From    time.Time `json:"from,omitzero"` // of a next key, from layout 3 on
+	Sealed  []byte    `json:"sealed"`        // AES-256-GCM under the master key: nonce 12, ciphertext 32, tag 16
 }
 
-// ErrWrongMaster is returned by Open when the master key does not open the file, or the file was changed.
-var ErrWrongMaster = errors.New("keyring: the master key does not open the key file")
+// ErrWrongMaster is returned by Open and OpenShared when the master key does not open the keys, or they were changed.
+var ErrWrongMaster = errors.New("keyring: the master key does not open the keys")
 
 // Open reads the ring from the file, or makes the file with fresh keys if there is none. The file is readable by its
 // owner only (0600); its secrets are sealed with the master key, 32 bytes. It returns ErrWrongMaster if they cannot be
@@ -60,7 +61,7 @@ func Open(path string, master []byte) (*Ring, error) {
 		r := New()
 		r.path = path
 		r.master = (*[KeySize]byte)(bytes.Clone(master))
-		text, err := r.text(*r.keys.Load(), *r.signing.Load())
+		text, err := r.text(r.contents())
 		if err == nil {
 			err = createFile(path, text)
 		}
@@ -93,6 +94,9 @@ func parse(b, master []byte) (*Ring, error) {
 	if f.Layout == 1 && len(f.Signing) > 0 {
 		return nil, errors.New("keyring: bad key file: signing keys in layout 1")
 	}
+	if f.Layout < 3 && slices.ContainsFunc(f.Keys, func(k fileKey) bool { return k.State == Next || !k.From.IsZero() }) {
+		return nil, fmt.Errorf("keyring: bad key file: a next key in layout %d", f.Layout)
+	}
 	r, all := &Ring{}, make(keys)
 	r.master = (*[KeySize]byte)(bytes.Clone(master))
 	if n, err := hex.Decode(r.installation[:], []byte(f.Installation)[:min(len(f.Installation), 32)]); err != nil || n != 16 || len(f.Installation) != 32 {
@@ -106,7 +110,7 @@ func parse(b, master []byte) (*Ring, error) {
 		if err != nil {
 			return nil, err
 		}
-		all[k.Purpose] = append(all[k.Purpose], Key{ID: k.ID, State: k.State, Created: k.Created, secret: secret})
+		all[k.Purpose] = append(all[k.Purpose], Key{ID: k.ID, State: k.State, Created: k.Created, From: k.From, secret: secret})
 	}
 	for _, p := range purposes {
 		if err := checkKeys(p, all[p]); err != nil {
@@ -131,6 +135,9 @@ func checkKeys(p Purpose, list []Key) error {
 		if i > 0 && list[i-1].ID >= k.ID {
 			return fmt.Errorf("keyring: bad key file: the ids of the %s keys do not rise", p)
 		}
+		if next := k.State == Next; next == k.From.IsZero() || next && i != len(list)-1 {
+			return fmt.Errorf("keyring: bad key file: %s key %d is next without being the last, or without a time, or has one without being next", p, k.ID)
+		}
 	}
 	if active != 1 {
 		return fmt.Errorf("keyring: bad key file: %d active %s keys, want 1", active, p)
@@ -139,8 +146,8 @@ func checkKeys(p Purpose, list []Key) error {
 }
 
 // write replaces the file.
-func (r *Ring) write(all keys, signing signingKeys) error {
-	text, err := r.text(all, signing)
+func (r *Ring) write(c contents) error {
+	text, err := r.text(c)
 	if err != nil {
 		return err
 	}
@@ -148,17 +155,17 @@ func (r *Ring) write(all keys, signing signingKeys) error {
 }
 
 // text returns what the file holds.
-func (r *Ring) text(all keys, signing signingKeys) ([]byte, error) {
+func (r *Ring) text(c contents) ([]byte, error) {
 	f := file{Layout: fileLayout, Installation: hex.EncodeToString(r.installation[:])}
 	for _, p := range purposes {
-		for _, k := range all[p] {
-			fk := fileKey{Purpose: p, ID: k.ID, State: k.State, Created: k.Created}
+		for _, k := range c.keys[p] {
+			fk := fileKey{Purpose: p, ID: k.ID, State: k.State, Created: k.Created, From: k.From}
 			fk.Sealed = r.seal(fk, k.secret)
 			f.Keys = append(f.Keys, fk)
 		}
 	}
 	var err error
-	if f.Signing, err = r.fileSigning(signing); err != nil {
+	if f.Signing, err = r.fileSigning(c.signing); err != nil {
 		return nil, err
 	}
 	b, err := json.MarshalIndent(f, "", "\t")
@@ -221,7 +228,11 @@ func (r *Ring) aad(k fileKey) []byte {
 	b = append(b, k.Purpose...)
 	b = append(b, 0, k.ID)
 	b = append(b, k.State...)
-	return binary.BigEndian.AppendUint64(append(b, 0), uint64(k.Created.Unix()))
+	b = binary.BigEndian.AppendUint64(append(b, 0), uint64(k.Created.Unix()))
+	if k.From.IsZero() {
+		return b
+	}
+	return binary.BigEndian.AppendUint64(b, uint64(k.From.UnixMilli()))
 }
 
 func (r *Ring) seal(k fileKey, secret *[KeySize]byte) []byte {

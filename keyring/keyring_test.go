@@ -79,7 +79,7 @@ func TestOpenRefuses(t *testing.T) {
 	for name, change := range map[string]func(string) string{
 		"a state that was changed":   func(s string) string { return strings.Replace(s, `"purpose": "mac"`, `"purpose": "csrf"`, 1) },
 		"an unknown field":           func(s string) string { return strings.Replace(s, `"layout"`, `"extra": 1, "layout"`, 1) },
-		"another layout":             func(s string) string { return strings.Replace(s, `"layout": 2`, `"layout": 3`, 1) },
+		"another layout":             func(s string) string { return strings.Replace(s, `"layout": 3`, `"layout": 4`, 1) },
 		"another installation":       func(s string) string { return strings.Replace(s, `"installation": "`, `"installation": "0`, 1) },
 		"an unknown state":           func(s string) string { return strings.Replace(s, `"active"`, `"retired"`, 1) },
 		"no active key":              func(s string) string { return strings.Replace(s, `"active"`, `"accepted"`, 1) },

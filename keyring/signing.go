@@ -104,6 +104,11 @@ func (s signingKeys) newest(alg jwt.Algorithm) int {
 	return slices.IndexFunc(s, func(k SigningKey) bool { return k.Algorithm == alg && !k.Retired && k.Until.IsZero() })
 }
 
+// index returns the index of the key with the id, -1 if there is none.
+func (s signingKeys) index(kid string) int {
+	return slices.IndexFunc(s, func(k SigningKey) bool { return k.ID == kid })
+}
+
 // ensure adds a first key of the algorithm if none can sign.
 func (s signingKeys) ensure(alg jwt.Algorithm, now time.Time) (signingKeys, SigningKey, error) {
 	if i := s.newest(alg); i >= 0 {
@@ -134,7 +139,7 @@ func (s signingKeys) rotate(alg jwt.Algorithm, now time.Time, lead, keep time.Du
 
 // retire takes a key away, and sees to it that another signs.
 func (s signingKeys) retire(kid string, now time.Time) (signingKeys, SigningKey, error) {
-	i := slices.IndexFunc(s, func(k SigningKey) bool { return k.ID == kid })
+	i := s.index(kid)
 	if i < 0 {
 		return nil, SigningKey{}, fmt.Errorf("keyring: no signing key %q", kid)
 	}
@@ -208,15 +213,23 @@ func (r *Ring) PublicKeys(now time.Time) *jwt.Keys {
 	return keys
 }
 
-// PublicKey returns the published key with the id, and jwt.ErrUnknownKey if there is none at the time. It takes no lock
-// and allocates nothing; it is how a jwt.KeySet of the ring's own keys is made (see KeySet).
+// PublicKey returns the published key with the id, and jwt.ErrUnknownKey if there is none at the time. A shared ring looks
+// for an id that it does not have in the store, as in Lookup, and returns jwt.ErrUnavailable if that does not answer. A
+// key that is there costs no lock and no allocation; it is how a jwt.KeySet of the ring's own keys is made (see KeySet).
 func (r *Ring) PublicKey(kid string, now time.Time) (*jwt.PublicKey, error) {
-	for _, k := range *r.signing.Load() {
-		if k.ID == kid && k.published(now) {
-			return k.public, nil
+	s := *r.signing.Load()
+	i := s.index(kid)
+	if i < 0 && r.shared != nil {
+		if err := r.shared.refresh(); err != nil {
+			return nil, fmt.Errorf("%w: %w", jwt.ErrUnavailable, err)
 		}
+		s = *r.signing.Load()
+		i = s.index(kid)
 	}
-	return nil, jwt.ErrUnknownKey
+	if i < 0 || !s[i].published(now) {
+		return nil, jwt.ErrUnknownKey
+	}
+	return s[i].public, nil
 }
 
 // KeySet returns the ring's published keys as a set that is always up to date, for a jwt.Verifier of the ring's own tokens.
@@ -238,53 +251,73 @@ func (s ringKeys) Key(_ context.Context, kid string) (*jwt.PublicKey, error) {
 }
 
 // EnsureSigning makes a first key of the algorithm, which signs at once, if there is none without a successor, and returns
-// the one there is otherwise. A ring of New has one for EdDSA; a key file of an earlier version has none. The ring's file
-// is durable before it returns.
+// the one there is otherwise. A ring of New has one for EdDSA; a key file of an earlier version has none. The ring is
+// durable before it returns.
 func (r *Ring) EnsureSigning(alg jwt.Algorithm, now time.Time) (SigningKey, error) {
 	if s := *r.signing.Load(); s.newest(alg) >= 0 {
 		return s[s.newest(alg)], nil
 	}
-	return r.changeSigning(now, func(s signingKeys) (signingKeys, SigningKey, error) { return s.ensure(alg, now) })
+	return r.changeSigning(now, func(s signingKeys, _ SigningKey) (signingKeys, SigningKey, error) {
+		if i := s.newest(alg); i >= 0 { // another node was faster
+			return s, s[i], errDone
+		}
+		return s.ensure(alg, now)
+	})
 }
 
 // RotateSigning makes the next key of the algorithm. It is published at once and signs from now + lead, which should be as
 // long as verifiers keep a JWKS, and longer than clocks differ. The key before it signs until then, and is accepted for
 // keep longer: the longest lifetime of a token, and by how much clocks differ. The first key of an algorithm signs at
-// once. It returns ErrRotationPending if the next key is there already, and ErrTooManyKeys if 64 are published still. The ring's
-// file is durable before RotateSigning returns.
+// once. It returns ErrRotationPending if the next key is there already, and ErrTooManyKeys if 64 are published still. The
+// ring is durable before RotateSigning returns.
 func (r *Ring) RotateSigning(alg jwt.Algorithm, now time.Time, lead, keep time.Duration) (SigningKey, error) {
 	if lead < 0 || keep < 0 {
 		return SigningKey{}, fmt.Errorf("keyring: lead %v and keep %v must not be negative", lead, keep)
 	}
-	return r.changeSigning(now, func(s signingKeys) (signingKeys, SigningKey, error) { return s.rotate(alg, now, lead, keep) })
+	return r.changeSigning(now, func(s signingKeys, made SigningKey) (signingKeys, SigningKey, error) {
+		if i := s.index(made.ID); i >= 0 {
+			return s, s[i], errDone
+		}
+		return s.rotate(alg, now, lead, keep)
+	})
 }
 
 // RetireSigning takes a key away at once, for the case that its private half got out: it is not published any more, so
 // that whoever reads the JWKS afterwards refuses what it signed, and its private half is erased. It returns the key that
 // signs instead from now on: the next one if it was published already, otherwise a new one. Tokens of the new one are
 // refused by verifiers until they have read the JWKS again. If the key did not sign, the one that does is not changed.
-// The ring's file is durable before RetireSigning returns.
+// The ring is durable before RetireSigning returns.
 func (r *Ring) RetireSigning(kid string, now time.Time) (SigningKey, error) {
-	return r.changeSigning(now, func(s signingKeys) (signingKeys, SigningKey, error) { return s.retire(kid, now) })
+	return r.changeSigning(now, func(s signingKeys, made SigningKey) (signingKeys, SigningKey, error) {
+		if i := s.index(kid); i >= 0 && s[i].Retired && s.index(made.ID) >= 0 {
+			return s, s[s.index(made.ID)], errDone
+		}
+		return s.retire(kid, now)
+	})
 }
 
-// changeSigning puts the changed keys in place once they are durable.
-func (r *Ring) changeSigning(now time.Time, change func(signingKeys) (signingKeys, SigningKey, error)) (SigningKey, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	list, k, err := change(*r.signing.Load())
+// changeSigning puts the changed keys in place once they are durable. change is given the key that it returned the last
+// time, if that is not known to have been written.
+func (r *Ring) changeSigning(now time.Time, change func(signingKeys, SigningKey) (signingKeys, SigningKey, error)) (SigningKey, error) {
+	var k SigningKey
+	err := r.change(func(c contents) (contents, error) {
+		list, made, err := change(c.signing, k)
+		if err == errDone {
+			k = made
+			return c, errDone
+		}
+		if err != nil {
+			return c, err
+		}
+		k = made
+		if list = list.prune(now); len(list) > maxSigning {
+			return c, fmt.Errorf("%w: %d signing keys are published until their tokens are dead", ErrTooManyKeys, maxSigning)
+		}
+		c.signing = list
+		return c, nil
+	})
 	if err != nil {
 		return SigningKey{}, err
 	}
-	list = list.prune(now)
-	if len(list) > maxSigning {
-		return SigningKey{}, fmt.Errorf("%w: %d signing keys are published until their tokens are dead", ErrTooManyKeys, maxSigning)
-	}
-	if r.path != "" {
-		if err := r.write(*r.keys.Load(), list); err != nil {
-			return SigningKey{}, err
-		}
-	}
-	r.signing.Store(&list)
 	return k, nil
 }

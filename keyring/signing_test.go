@@ -329,7 +329,7 @@ func TestSigningKeysInFile(t *testing.T) {
 		"another public half":    func(s string) string { return strings.Replace(s, `"x": "`, `"x": "A`, 1) },
 		"another's public half":  func(s string) string { return exchangePublic(t, s) },
 		"a signing key twice":    func(s string) string { return doubleSigning(t, s) },
-		"layout 1 that has them": func(s string) string { return strings.Replace(s, `"layout": 2`, `"layout": 1`, 1) },
+		"layout 1 that has them": func(s string) string { return strings.Replace(s, `"layout": 3`, `"layout": 1`, 1) },
 	} {
 		changed := change(good)
 		if changed == good {
@@ -417,7 +417,7 @@ func TestLayout1(t *testing.T) {
 	if signerID(t, again, jwt.EdDSA, noon) != made.ID || !bytes.Equal(again.Active(keyring.MAC).Secret(), a.Active(keyring.MAC).Secret()) {
 		t.Error("the upgraded file holds something else")
 	}
-	if b, err = os.ReadFile(path); err != nil || !strings.Contains(string(b), `"layout": 2`) {
+	if b, err = os.ReadFile(path); err != nil || !strings.Contains(string(b), `"layout": 3`) {
 		t.Errorf("the file is still of layout 1: %v", err)
 	}
 }

@@ -28,14 +28,18 @@ type rule struct {
 }
 
 var rules = []rule{
-	{from: "store", except: []string{"store/memstore", "store/storetest", "store/pebblestore"}, never: []string{module, "."},
+	{from: "store", except: []string{"store/memstore", "store/storetest", "store/pebblestore", "store/redisstore", "store/pgstore"}, never: []string{module, "."},
 		reason: "the contract is a leaf: whoever writes a store must not get the rest of the house with it"},
 	{from: "store/memstore", never: []string{module + "/keyring", module + "/internal", module + "/httpauth", "."},
 		reason: "a store imports the contract and its driver, nothing else of ours"},
 	{from: "store/pebblestore", never: []string{module + "/keyring", module + "/internal", module + "/httpauth", "net/http"},
 		reason: "a store imports the contract and its driver, nothing else of ours"},
-	{from: "keyring", never: []string{module, "net/http", "."}, but: []string{module + "/jwt"},
-		reason: "a verifier uses keys alone, without the authority or a store"},
+	{from: "store/redisstore", never: []string{module + "/keyring", module + "/internal", module + "/httpauth", "net/http"},
+		reason: "a store imports the contract and its driver, nothing else of ours"},
+	{from: "store/pgstore", never: []string{module + "/keyring", module + "/internal", module + "/httpauth", "net/http"},
+		reason: "a store imports the contract and its driver, nothing else of ours"},
+	{from: "keyring", never: []string{module, "net/http", "."}, but: []string{module + "/jwt", module + "/store"},
+		reason: "a verifier uses keys alone, without the authority; of a store the ring knows the contract, for keys that nodes share"},
 	{from: "jwt", except: []string{"jwt/remote", "jwt/revoked"}, never: []string{module, "net", "net/http", "os", "flag", "."},
 		reason: "tokens are verified by whoever likes, wherever the keys come from; see docs/design/0008-jwt-on-the-standard-library.md"},
 	{from: "jwt/remote", never: []string{module, "os", "flag", "."}, but: []string{module + "/jwt"},
@@ -50,8 +54,8 @@ var rules = []rule{
 		reason: "the core knows no HTTP, no files, no flags: what it judges must not depend on how the question came"},
 	{from: "httpauth", never: []string{module + "/internal", module + "/keyring", module + "/store", module + "/cmd", "os", "flag", "."},
 		reason: "httpauth stands on the authority's exported calls alone, as anybody's middleware could"},
-	{from: "bench", never: []string{module + "/internal"}, reason: "other modules use what users can use"},
-	{from: "examples", never: []string{module + "/internal"}, reason: "other modules use what users can use"},
+	{from: "bench", never: []string{module + "/internal"}, but: []string{module + "/internal/servers"}, reason: "other modules use what users can use"},
+	{from: "examples", never: []string{module + "/internal"}, but: []string{module + "/internal/servers"}, reason: "other modules use what users can use"},
 }
 
 // "." in a rule's never stands for everything that is neither of the standard library nor of this module: the library's

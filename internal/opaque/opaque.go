@@ -119,11 +119,14 @@ func Parse(s string) (Token, error) {
 type Codec struct {
 	ring *keyring.Ring
 	inst [16]byte
-	macs [256]atomic.Pointer[mac] // by key id; made on first use and never changed: a key's secret does not change
+	macs [256]atomic.Pointer[mac] // by key id; made on first use
 }
 
 // mac is an HMAC key ready for use: the pool's hashes have the key absorbed.
-type mac struct{ pool sync.Pool }
+type mac struct {
+	pool sync.Pool
+	of   *byte // where the key is: another key may take its id if the store loses the change that made it
+}
 
 // NewCodec returns a codec for the ring.
 func NewCodec(r *keyring.Ring) *Codec { return &Codec{ring: r, inst: r.Installation()} }
@@ -152,6 +155,15 @@ func (c *Codec) Verify(t *Token) Trust {
 		return Doubtful
 	}
 	return Genuine
+}
+
+// Missing returns why nothing can be said of a token that Verify calls Forged: keyring.ErrUnavailable if its key may be one
+// that another node has made, and the store of the keys does not answer. Otherwise it returns nil.
+func (c *Codec) Missing(t *Token) error {
+	if _, err := c.ring.Lookup(keyring.MAC, t.KeyID); errors.Is(err, keyring.ErrUnavailable) {
+		return err
+	}
+	return nil
 }
 
 // Format returns the text of the token, with a MAC by the active key. The caller has set Kind, ID, Generation and
@@ -198,14 +210,14 @@ type scratch struct {
 }
 
 func (c *Codec) mac(key keyring.Key) *mac {
-	if m := c.macs[key.ID].Load(); m != nil {
+	secret := key.Secret()
+	if m := c.macs[key.ID].Load(); m != nil && m.of == &secret[0] {
 		return m
 	}
-	secret := key.Secret()
-	m := &mac{}
+	m := &mac{of: &secret[0]}
 	m.pool.New = func() any { return &scratch{h: hmac.New(sha256.New, secret)} }
-	c.macs[key.ID].CompareAndSwap(nil, m)
-	return c.macs[key.ID].Load()
+	c.macs[key.ID].Store(m) // as good as another's, whoever makes it
+	return m
 }
 
 // Verifier returns what the store keeps of a secret: SHA-256("afterlogin/verifier/1\0" ‖ record id ‖ u32 generation ‖

@@ -36,7 +36,10 @@ type Sealer struct {
 // ciphers are AES-256-GCM under a key of each partition's own: HMAC-SHA-256(sealing key, "afterlogin/seal-key/1\0" ‖ u16
 // partition). With one key for all, 2^32 writes would bring the random nonces too close to a repetition; with 1,024 keys
 // it takes 2^42.
-type ciphers [store.Partitions]atomic.Pointer[cipher.AEAD]
+type ciphers struct {
+	of   *byte // where the sealing key is: another key may take its id if the store loses the change that made it
+	each [store.Partitions]atomic.Pointer[cipher.AEAD]
+}
 
 // New returns a sealer for the ring.
 func New(ring *keyring.Ring) *Sealer { return &Sealer{ring: ring} }
@@ -55,7 +58,7 @@ func (s *Sealer) Seal(r *store.Record, plain []byte) {
 }
 
 // Open returns what r.Payload holds. It returns ErrBroken if it was not sealed for exactly this record: its id, kind,
-// tenant, subject, client, times and version. A mark, which comes without a new seal, and what Touch writes are not
+// tenant, subject, client, times and version; keyring.ErrUnavailable if its key may be one that is not known here yet. A mark, which comes without a new seal, and what Touch writes are not
 // covered.
 func (s *Sealer) Open(r *store.Record) ([]byte, error) {
 	p := r.Payload
@@ -66,8 +69,11 @@ func (s *Sealer) Open(r *store.Record) ([]byte, error) {
 	if version != r.Version && !(r.Marked != 0 && version+1 == r.Version) {
 		return nil, ErrBroken
 	}
-	key, ok := s.ring.Key(keyring.Sealing, p[1])
-	if !ok {
+	key, err := s.ring.Lookup(keyring.Sealing, p[1])
+	if errors.Is(err, keyring.ErrUnavailable) {
+		return nil, err
+	}
+	if err != nil {
 		return nil, ErrBroken
 	}
 	var buf [192]byte
@@ -79,16 +85,17 @@ func (s *Sealer) Open(r *store.Record) ([]byte, error) {
 }
 
 func (s *Sealer) aead(key keyring.Key, id store.ID) cipher.AEAD {
+	of := &key.Secret()[0]
 	c := s.keys[key.ID].Load()
-	if c == nil {
-		s.keys[key.ID].CompareAndSwap(nil, new(ciphers))
-		c = s.keys[key.ID].Load()
+	if c == nil || c.of != of {
+		c = &ciphers{of: of}
+		s.keys[key.ID].Store(c) // as good as another's, whoever makes it
 	}
-	if a := c[id.Partition()].Load(); a != nil {
+	if a := c.each[id.Partition()].Load(); a != nil {
 		return *a
 	}
 	a := newAEAD(key, id.Partition())
-	c[id.Partition()].Store(&a) // the same, whoever makes it
+	c.each[id.Partition()].Store(&a) // the same, whoever makes it
 	return a
 }
 
