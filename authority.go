@@ -164,7 +164,8 @@ var errConflict = errors.New("conflict")
 
 // apply makes the operations durable. It returns errConflict if a version was not the expected one, and ErrUnavailable
 // for everything else. After an unknown outcome it reads again and asks happened, which looks for the caller's write in
-// the records of the given ids; nil means that doing it once more does no harm.
+// the records of the given ids; nil means that doing it once more does no harm. On a store that is shared, only doing it
+// once more shows that it is confirmed; what cannot be repeated is ErrUnavailable, whether it happened or not.
 func (a *Authority) apply(ctx context.Context, root store.ID, happened func(context.Context) (bool, error), ops ...store.Op) error {
 	for try := 0; ; try++ {
 		err := a.store.Apply(ctx, root, ops...)
@@ -184,7 +185,8 @@ func (a *Authority) apply(ctx context.Context, root store.ID, happened func(cont
 			if herr != nil {
 				return unavailable("write, and the look whether it happened", errors.Join(err, herr))
 			}
-			if yes {
+			// Where there are to be copies, that the write is there does not say that it stays.
+			if yes && a.shared == nil {
 				a.observed(ops)
 				return nil
 			}

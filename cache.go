@@ -44,9 +44,11 @@ type entry struct {
 	id         store.ID
 	generation uint32
 	subject    uint32      // the slot of the subject in cache.subjects
+	place      int32       // in the ring
 	changes    uint64      // what stood there when the entry was made
 	root       uint32      // the slot of a child's root in cache.roots
 	rootChange uint32      // what stood there
+	elsewhere  uint16      // the subject's partition and one, if that is not the id's: of imported keys; else 0
 	used       atomic.Bool // since the hand came by
 	seen       atomic.Bool // whether the toucher knows that the current generation is in use
 	lastSeen   atomic.Int64
@@ -58,7 +60,6 @@ type entry struct {
 	grant      *sight // of an access token: what its first use says
 	// session is what Validate returns: one snapshot for everybody who asks within a second. It is replaced, never changed.
 	session atomic.Pointer[Session]
-	place   int // in the ring
 }
 
 // sight is what the first use of an access token says of the grant that it came with: that this generation is in use, as
@@ -132,6 +133,9 @@ func (c *cache) put(f filling, subject store.ID, e *entry) {
 	e.subject = uint32(len(c.subjects) - 1)
 	if !subject.IsZero() {
 		e.subject = c.subjectSlot(subject)
+		if p := subject.Partition(); p != e.id.Partition() {
+			e.elsewhere = uint16(p) + 1
+		}
 	}
 	if e.changes = c.subjects[e.subject].Load(); e.changes > f.changed {
 		return
@@ -151,14 +155,14 @@ func (c *cache) put(f filling, subject store.ID, e *entry) {
 	}
 	switch {
 	case len(s.free) > 0:
-		e.place = s.free[len(s.free)-1]
+		e.place = int32(s.free[len(s.free)-1])
 		s.free = s.free[:len(s.free)-1]
 		s.ring[e.place] = e
 	case len(s.ring) < c.limit:
-		e.place = len(s.ring)
+		e.place = int32(len(s.ring))
 		s.ring = append(s.ring, e)
 	default:
-		e.place = s.evict()
+		e.place = int32(s.evict())
 		s.ring[e.place] = e
 	}
 	s.entries[hash] = e
@@ -201,7 +205,7 @@ func (c *cache) drop(id store.ID) {
 	if e := s.entries[hash]; e != nil {
 		delete(s.entries, hash)
 		s.ring[e.place] = nil
-		s.free = append(s.free, e.place)
+		s.free = append(s.free, int(e.place))
 	}
 }
 

@@ -177,13 +177,13 @@ func jwtRecords(c *jwt.Claims) (root, of store.ID, err error) {
 
 // cachedJWT returns the session of the record if the cache says that it is good.
 func (a *Authority) cachedJWT(id store.ID, now time.Time) *Session {
-	c := a.cache.get(id)
+	c, leased := a.held(id, now)
 	ms := now.UnixMilli()
 	if c == nil {
 		return nil
 	}
 	shard := a.cache.shard(id.Hash())
-	if !a.leased(id, now) {
+	if !leased {
 		shard.unleased.Add(1)
 		return nil
 	}

@@ -47,15 +47,28 @@ func (l *lease) extend(sent time.Time) {
 	}
 }
 
-// leased reports whether the cache may answer for the record now. Where other processes change the store, too, it is the
-// store that knows: the cache is good as far as it has heard of their changes.
+// held returns the record's entry in the cache, nil if there is none, and whether the cache may answer from it now.
+//
+// The lease comes first: a store that has news drops entries and then says that it has heard. The other way round, an
+// entry from before the news would stand under a lease from after it.
+func (a *Authority) held(id store.ID, now time.Time) (c *entry, leased bool) {
+	leased = a.leased(id.Partition(), now)
+	if c = a.cache.get(id); c == nil || !leased || c.elsewhere == 0 {
+		return c, leased
+	}
+	leased = a.leased(int(c.elsewhere)-1, now)
+	return a.cache.get(id), leased
+}
+
+// leased reports whether the cache may answer for records of the partition now. Where other processes change the store,
+// too, it is the store that knows: the cache is good as far as it has heard of their changes.
 //
 // Both clocks have to say so. The monotonic one stands still while the machine sleeps, and the other one can be set.
-func (a *Authority) leased(id store.ID, now time.Time) bool {
+func (a *Authority) leased(partition int, now time.Time) bool {
 	if a.shared == nil {
 		return a.lease.holds(now)
 	}
-	heard := a.shared.Heard(id.Partition())
+	heard := a.shared.Heard(partition)
 	age, wall := now.Sub(heard), now.UnixNano()-heard.UnixNano()
 	return 0 <= age && age < leaseTime && -int64(leaseTime) < wall && wall < int64(leaseTime)
 }

@@ -2,6 +2,7 @@ package afterlogin_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -25,19 +26,37 @@ type shared struct {
 	// during is called within a read, after the records were read.
 	during func()
 
+	// onHeard is called once, when it is asked what was heard.
+	onHeard func()
+	// of the partition deafTo nothing is heard.
+	deafTo    int
+	deafSince time.Time
+	// lose has one Apply happen and its answer lost.
+	lose bool
+
 	mu        sync.Mutex
 	last      store.ID // the root that this node changed last
 	listeners []func(store.ID)
 }
 
 func newShared(m *memstore.Store, at time.Time) *shared {
-	s := &shared{Store: m}
+	s := &shared{Store: m, deafTo: -1}
 	s.heard.Store(&at)
 	return s
 }
 
-func (s *shared) Heard(int) time.Time { return *s.heard.Load() }
-func (s *shared) Feed() store.Feed    { return store.Feed{} }
+func (s *shared) Feed() store.Feed { return store.Feed{} }
+
+func (s *shared) Heard(partition int) time.Time {
+	if f := s.onHeard; f != nil {
+		s.onHeard = nil
+		f()
+	}
+	if partition == s.deafTo {
+		return s.deafSince
+	}
+	return *s.heard.Load()
+}
 
 func (s *shared) Get(ctx context.Context, ids ...store.ID) ([]*store.Record, error) {
 	s.reads.Add(1)
@@ -60,6 +79,10 @@ func (s *shared) Apply(ctx context.Context, root store.ID, ops ...store.Op) erro
 	err := s.Store.Apply(ctx, root, ops...)
 	s.last = root
 	s.hear(root, time.Time{})
+	if s.lose && err == nil {
+		s.lose = false
+		return store.ErrUnknown
+	}
 	return err
 }
 
@@ -80,7 +103,7 @@ func nodes(t *testing.T) (a, b *house, ofA, ofB *shared) {
 	m, c, ring := memstore.New(), newClock(), keyring.New()
 	ofA, ofB = newShared(m, c.now()), newShared(m, c.now())
 	node := func(s *shared) *house {
-		h := newHouse(t, func(cfg *afterlogin.Config) { cfg.Store, cfg.Keys, cfg.Now = s, ring, c.now })
+		h := newHouse(t, func(cfg *afterlogin.Config) { cfg.Store, cfg.Keys, cfg.Now, cfg.ImportedKeys = s, ring, c.now, true })
 		h.clock = c
 		return h
 	}
@@ -169,6 +192,79 @@ func TestNewsDuringARead(t *testing.T) {
 		if _, err := b.Validate(t.Context(), in.Token, sessionFrom(home)); !errors.Is(err, afterlogin.ErrInvalidToken) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// What is read from the cache is no older than the lease that is looked at.
+func TestNewsBetweenTheLeaseAndTheEntry(t *testing.T) {
+	a, b, ofA, ofB := nodes(t)
+	in := a.signIn("mia")
+	b.use(in.Token, home, "")
+	if err := a.Revoke(t.Context(), in.Session.ID, afterlogin.ReasonAdministrator); err != nil {
+		t.Fatal(err)
+	}
+	// b heard nothing for long. The news comes in the middle of a request.
+	a.clock.pass(10 * store.Lease)
+	root, sent := ofA.last, a.clock.now()
+	ofB.onHeard = func() { ofB.hear(root, sent) }
+	b.use(in.Token, home, afterlogin.ReasonRevoked)
+}
+
+// An imported key's record is not where its subject's is: both have to be heard of.
+func TestAnImportedKeyNeedsTwoLeases(t *testing.T) {
+	a, b, _, ofB := nodes(t)
+	const text = "legacy_key_0123456789abcdefghijklmnop"
+	if _, err := a.ImportKey(t.Context(), afterlogin.IssueRequest{Kind: afterlogin.KindAPIKey, Subject: "mia", Name: "old"}, sha256.Sum256([]byte(text))); err != nil {
+		t.Fatal(err)
+	}
+	use := func() error {
+		_, err := b.Validate(t.Context(), afterlogin.TokenFrom(text), afterlogin.Expect{Kinds: []afterlogin.Kind{afterlogin.KindAPIKey}})
+		return err
+	}
+	if err := use(); err != nil {
+		t.Fatal(err)
+	}
+	before := ofB.reads.Load()
+	if err := use(); err != nil || ofB.reads.Load() != before {
+		t.Fatalf("%v, and %d reads: not cached", err, ofB.reads.Load()-before)
+	}
+	ofB.deafTo, ofB.deafSince = store.SubjectID(0, "mia").Partition(), a.clock.now()
+	if err := a.RevokeSubject(t.Context(), 0, "mia", afterlogin.Everything); err != nil {
+		t.Fatal(err)
+	}
+	a.clock.pass(store.Lease)
+	now := a.clock.now()
+	ofB.heard.Store(&now)
+	if err := use(); !errors.Is(err, afterlogin.ErrInvalidToken) {
+		t.Errorf("signed out of everything a lease ago: %v", err)
+	}
+}
+
+// A write that is there after its answer was lost may be there on one server alone: nobody is told that it is done.
+func TestALostAnswerOfASharedStoreIsUnknown(t *testing.T) {
+	a, _, ofA, _ := nodes(t)
+	a.signIn("mia")
+	for name, act := range map[string]func() error{
+		"sign in": func() error {
+			_, err := a.Issue(t.Context(), afterlogin.IssueRequest{Subject: "mia"})
+			return err
+		},
+		"sign out everywhere": func() error { return a.RevokeSubject(t.Context(), 0, "mia", afterlogin.Sessions) },
+		"first use": func() error {
+			_, err := a.FirstUse(t.Context(), "realm", "1", a.clock.now().Add(time.Minute))
+			return err
+		},
+	} {
+		ofA.lose = true
+		if err := act(); !errors.Is(err, afterlogin.ErrUnavailable) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// A mark is made once more.
+	in := a.signIn("tom")
+	ofA.lose = true
+	if err := a.Revoke(t.Context(), in.Session.ID, afterlogin.ReasonAdministrator); err != nil || ofA.lose {
+		t.Errorf("Revoke: %v", err)
 	}
 }
 

@@ -141,12 +141,12 @@ func (a *Authority) parse(t Token, accepted []Kind) (p presented, err error) {
 
 // cached returns the session if the cache can say yes, and nil if it cannot.
 func (a *Authority) cached(tok *presented, e *Expect, now time.Time) *Session {
-	c := a.cache.get(tok.ID)
+	c, leased := a.held(tok.ID, now)
 	if c == nil || c.generation != tok.Generation {
 		return nil
 	}
 	shard := a.cache.shard(tok.ID.Hash())
-	if !a.leased(tok.ID, now) {
+	if !leased {
 		shard.unleased.Add(1)
 		return nil
 	}
