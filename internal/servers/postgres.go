@@ -89,6 +89,55 @@ func startPostgres(bin, dir, data, password string, as *identity, config []strin
 	return &Postgres{p, u.String(), data}, nil
 }
 
+// StartPostgresStandby copies the data of a running server into dir, and starts a standby on it that follows that server. It has
+// the server's user and password.
+func StartPostgresStandby(dir string, primary *Postgres, config ...string) (*Postgres, error) {
+	bin, err := postgresBin()
+	if err != nil {
+		return nil, err
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	as, err := postgresUser(dir)
+	if err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(primary.URL)
+	if err != nil {
+		return nil, err
+	}
+	password, _ := u.User.Password()
+	data := filepath.Join(dir, "data")
+	// -R has it follow the server that it was copied from.
+	c := exec.Command(filepath.Join(bin, "pg_basebackup"), "-D", data, "-R", "--checkpoint", "fast", "--no-sync",
+		"-h", u.Hostname(), "-p", u.Port(), "-U", u.User.Username())
+	c.Dir, c.SysProcAttr = dir, attributes()
+	c.Env = append(os.Environ(), "PGPASSWORD="+password)
+	as.apply(c)
+	if out, err := c.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("servers: pg_basebackup into %s: %w: %s", data, err, bytes.TrimSpace(out))
+	}
+	for try := 0; ; try++ {
+		p, err := startPostgres(bin, dir, data, password, as, config)
+		if err == nil || try == 4 || !portTaken(filepath.Join(dir, "output")) {
+			return p, err
+		}
+	}
+}
+
+// Promote has a standby take over: it takes writes from then on, a moment after Promote has returned.
+func (p *Postgres) Promote() error {
+	// What pg_ctl does, which would have to run as the server's user.
+	if err := os.WriteFile(filepath.Join(p.Dir, "promote"), nil, 0o644); err != nil {
+		return err
+	}
+	return signalPid(p.Pid(), sigPromote)
+}
+
 // postgresBin returns the directory of PostgreSQL's programs, of the newest version where there are several.
 func postgresBin() (string, error) {
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")

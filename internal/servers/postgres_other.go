@@ -2,7 +2,12 @@
 
 package servers
 
-import "os/exec"
+import (
+	"os/exec"
+	"syscall"
+)
+
+const sigPromote = syscall.Signal(0) // there is none; nothing is promoted here
 
 // An identity is whom to run a program as; here always this process's own.
 type identity struct{}

@@ -13,6 +13,9 @@ import (
 	"syscall"
 )
 
+// sigPromote has the server look whether it is to be promoted.
+const sigPromote = syscall.SIGUSR1
+
 // An identity is whom to run a program as; nil for this process's own.
 type identity struct{ uid, gid uint32 }
 

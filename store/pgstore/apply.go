@@ -179,6 +179,12 @@ func (c *commit) id(i int) store.ID {
 
 // commitOnce returns what apply1 did. Its error is ErrUnknown if the change may have been made.
 func (s *Store) commitOnce(ctx context.Context, c *commit) (fault int, err error) {
+	select {
+	case s.writing <- struct{}{}:
+		defer func() { <-s.writing }()
+	case <-ctx.Done():
+		return 0, fmt.Errorf("connect: %w", context.Cause(ctx))
+	}
 	p, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("connect: %w", err)

@@ -23,6 +23,9 @@ const (
 	poolTimeout = callTimeout - time.Second
 )
 
+// statementTimeout ends a statement on the server, whoever has given it up by then.
+const statementTimeout = "10s"
+
 // minVersion is the oldest server that will do: the first that detaches a partition without stopping everybody.
 const minVersion = 140000
 
@@ -101,7 +104,7 @@ func setUp(ctx context.Context, c *pgx.Conn, schema string) (server, error) {
 	_, err = c.PgConn().Exec(ctx, `SELECT set_config('search_path', '`+schema+`', false),
 		set_config('synchronous_commit', '`+synchronous+`', false),
 		set_config('default_transaction_isolation', 'read committed', false),
-		set_config('statement_timeout', '10s', false),
+		set_config('statement_timeout', '`+statementTimeout+`', false),
 		set_config('lock_timeout', '4s', false),
 		set_config('idle_in_transaction_session_timeout', '10s', false),
 		set_config('plan_cache_mode', 'force_custom_plan', false),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/afterlogin/afterlogin/internal/servers"
 	"github.com/afterlogin/afterlogin/store"
 	"github.com/afterlogin/afterlogin/store/storetest"
 )
@@ -159,6 +161,54 @@ func TestCrashRestart(t *testing.T) {
 	}
 	s.Close()
 	watching.Wait()
+}
+
+// TestStandbyTakesOver kills the server under load, and has its synchronous standby take over. No answered change is lost; the nodes
+// find it by themselves, and drop what they know: the standby may give transaction ids once more.
+func TestStandbyTakesOver(t *testing.T) {
+	server := ownServer(t)
+	standby, err := servers.StartPostgresStandby(t.TempDir(), server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { standby.Stop() })
+	both := strings.Replace(server.URL, server.Addr, server.Addr+","+standby.Addr, 1)
+	a, b := pair(t, both)
+	atB := listenTo(t, b)
+	a.sql(t, `ALTER SYSTEM SET synchronous_standby_names = '*'`)
+	a.sql(t, `SELECT pg_reload_conf()`)
+	until(t, "the standby is a synchronous one", func() bool {
+		return a.query(t, `SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'`) == 1
+	})
+	if s, err := Open(t.Context(), standby.URL, a.o); err == nil {
+		s.Close()
+		t.Error("Open of a standby = nil")
+	}
+	stop := lives(t, a, 8)
+	time.Sleep(500 * time.Millisecond)
+	if err := server.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := standby.Promote(); err != nil {
+		t.Fatal(err)
+	}
+	up := time.Now()
+	until(t, "both nodes are on the new server", func() bool {
+		return a.Heard(0).After(up) && b.Heard(0).After(up) && a.Writable() == nil && b.Writable() == nil
+	})
+	t.Logf("%v until both nodes were on the new server", time.Since(up).Round(time.Millisecond))
+	answered, unknown := stop()
+	t.Logf("%d changes answered, %d of unknown outcome", answered, unknown)
+	if answered == 0 {
+		t.Error("nothing was answered")
+	}
+	if !atB.has(store.ID{}) || b.Feed().Gaps == 0 {
+		t.Error("not everything was dropped")
+	}
+	r := newRoot("mia")
+	put(t, a, r)
+	mark(t, a, r.ID)
+	until(t, "b hears of a change on the new server", func() bool { return atB.has(r.ID) })
 }
 
 // TestBackendsEnded has an administrator end connections at random.
@@ -311,6 +361,42 @@ func TestStandbyIsGone(t *testing.T) {
 	}
 	if get(t, s, r.ID).Marked == 0 {
 		t.Error("the mark is not there")
+	}
+}
+
+// TestReadsBesideHangingChanges has changes wait for a standby that is not there, more than there are connections. Reads go on.
+func TestReadsBesideHangingChanges(t *testing.T) {
+	t.Parallel() // it waits, mostly
+	server := ownServer(t)
+	s := openOn(t, server.URL, Options{MaxConns: 4})
+	r := newRoot("mia")
+	put(t, s, r)
+	s.sql(t, `ALTER SYSTEM SET synchronous_standby_names = 'nobody'`)
+	s.sql(t, `SELECT pg_reload_conf()`)
+	until(t, "the server wants a standby", func() bool {
+		return s.query(t, `SELECT count(*) FROM pg_settings WHERE name = 'synchronous_standby_names' AND setting = 'nobody'`) == 1
+	})
+	var all sync.WaitGroup
+	defer all.Wait()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for range 20 {
+		all.Go(func() {
+			o := newRoot("tom")
+			if err := s.Apply(ctx, o.ID, store.Put(o, 0)); err == nil {
+				t.Error("Apply = nil without the standby")
+			}
+		})
+	}
+	until(t, "changes wait", func() bool {
+		return s.query(t, `SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`) == 3
+	})
+	for range 20 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		if _, err := s.Get(ctx, r.ID); err != nil {
+			t.Errorf("Get beside changes that hang = %v", err)
+		}
+		cancel()
 	}
 }
 

@@ -232,7 +232,7 @@ func (s *Store) tryReadLog(ctx context.Context, timeout time.Duration) error {
 			continue
 		}
 		if f.place.snapshot != "" {
-			gap = r.boot != f.place.boot || r.turn-f.place.turn > changesKept || len(r.changes) > maxChanges
+			gap = r.boot != f.place.boot || r.turn-f.place.turn > changesKept || len(r.changes) > maxChanges || r.before(f.place)
 			s.tell(r, gap)
 		}
 		if r.events || gap || f.broken {
@@ -242,6 +242,14 @@ func (s *Store) tryReadLog(ctx context.Context, timeout time.Duration) error {
 		f.heard.Store(&began)
 		return nil
 	}
+}
+
+// before reports whether the log has gone back behind the other place, as that of a server whose files were put back as they
+// had been: what it tells until it is there again would count as told.
+func (p place) before(o place) bool {
+	now, err1 := parseSnapshot(p.snapshot)
+	was, err2 := parseSnapshot(o.snapshot)
+	return err1 != nil || err2 != nil || now.max < was.max || now.min < was.min || p.turn < o.turn
 }
 
 // A reading is an answer of the server's.

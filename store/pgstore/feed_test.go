@@ -244,6 +244,32 @@ func TestCrashIsAGap(t *testing.T) {
 	until(t, "b hears", func() bool { return atB.has(r.ID) })
 }
 
+// TestLogGoneBack has the server's transaction ids, or the turns of the log, go back without a crash: its files were stopped,
+// and put back as they had been.
+func TestLogGoneBack(t *testing.T) {
+	for _, back := range []func(p *place){
+		func(p *place) { p.snapshot = "4000000000:4000000000:" },
+		func(p *place) { p.turn += 3 },
+		func(p *place) { p.snapshot = "1:4000000000:" },
+	} {
+		s := openShared(t)
+		atS := listenTo(t, s)
+		s.stop()
+		s.tasks.Wait() // the place is ours now
+		back(&s.feed.place)
+		if err := s.readLog(t.Context(), callTimeout); err != nil {
+			t.Fatal(err)
+		}
+		if s.Feed().Gaps != 1 || !atS.has(store.ID{}) {
+			t.Errorf("%+v, though the log has gone back", s.Feed())
+		}
+		if err := s.readLog(t.Context(), callTimeout); err != nil || s.Feed().Gaps != 1 {
+			t.Errorf("%v, %+v at the next read", err, s.Feed())
+		}
+		s.feed.disconnect()
+	}
+}
+
 // TestReplay cuts all connections of a node while another makes changes. It tells of each when it is back.
 func TestReplay(t *testing.T) {
 	p := newProxy(t, shared)

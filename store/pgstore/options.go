@@ -14,7 +14,8 @@ type Options struct {
 	// Schema is the PostgreSQL schema that holds everything: lower-case letters, digits and underscores. It is made if it is
 	// not there. Empty means "afterlogin". Installations that share a database have a schema each.
 	Schema string
-	// MaxConns is how many connections are used at a time, besides three for the feed. Zero means 16.
+	// MaxConns is how many connections are used at a time, besides three for the feed. A quarter of them is kept free of Apply, so
+	// that reads go on while changes wait for a standby. Zero means 16.
 	MaxConns int
 	// KeepEvents is for how long events are kept, at least, for watchers that are behind. Zero means 48 hours.
 	KeepEvents time.Duration

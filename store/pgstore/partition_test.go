@@ -178,6 +178,44 @@ func TestPurgeCutShort(t *testing.T) {
 	}
 }
 
+// TestSignInsBesideAPurgeThatWaits has somebody read for long, so that a partition cannot be detached. Who signs in meanwhile, for a day
+// that has no partition yet, does not wait until that is given up.
+func TestSignInsBesideAPurgeThatWaits(t *testing.T) {
+	t.Parallel() // it waits, mostly
+	s := openShared(t)
+	o := openOn(t, shared.URL, s.o)
+	old := newRootUntil("mia", time.Now().Add(-100*time.Hour))
+	put(t, s, old)
+	reader, err := pgx.Connect(t.Context(), shared.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close(context.Background())
+	if _, err := reader.Exec(t.Context(), `BEGIN; SELECT count(*) FROM `+s.o.Schema+`.records`); err != nil {
+		t.Fatal(err)
+	}
+	purged := make(chan error, 1)
+	go func() { purged <- s.Purge(t.Context(), old.ID.Bucket()+24) }()
+	until(t, "the partition is being detached", func() bool {
+		return o.query(t, `SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%DETACH%' AND query LIKE '%`+tableOf(dayOf(old.ID.Bucket()))+`%' AND wait_event_type = 'Lock'`) > 0
+	})
+	for day := range 3 {
+		r := newRootUntil("tom", time.Now().Add(time.Duration(90+day)*24*time.Hour))
+		began := time.Now()
+		put(t, o, r)
+		if d := time.Since(began); d > 3*time.Second {
+			t.Errorf("a sign-in took %v", d)
+		}
+	}
+	if err := <-purged; err == nil {
+		t.Error("Purge = nil beside a reader that holds the partition")
+	}
+	if n := s.query(t, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock'
+		AND ((classid::bigint << 32) | objid::bigint) = $1`, s.partitionLock()); n != 0 {
+		t.Error("the lock is still held")
+	}
+}
+
 // TestPurgeUnderLoad makes and drops partitions while others read, list and write beside them. Nobody is to notice.
 func TestPurgeUnderLoad(t *testing.T) {
 	s := openShared(t)

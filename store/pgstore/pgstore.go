@@ -48,6 +48,7 @@ type Store struct {
 	partitions partitions
 	feed       feed
 	hints      chan struct{} // to the hinter: something was changed
+	writing    chan struct{} // holds an element for each Apply that is under way: some connections are left to reads
 	watchers   bell
 	notify     notify
 
@@ -90,7 +91,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	}
 	s := &Store{
 		o: o, log: o.Logger, life: life, salt: hash("root", life),
-		hints: make(chan struct{}, 1), node: int64(rand.Uint64()), ending: make(chan struct{}),
+		hints: make(chan struct{}, 1), writing: make(chan struct{}, o.MaxConns-(o.MaxConns+3)/4), node: int64(rand.Uint64()), ending: make(chan struct{}),
 	}
 	s.partitions.known = map[int]struct{}{}
 	s.watchers.grown = make(chan struct{})

@@ -29,6 +29,9 @@ func (s *Store) Purge(ctx context.Context, b store.Bucket) error {
 	return wrap("purge", err)
 }
 
+// dropTimeout is how long a partition may take to be detached, and again to be dropped. If it takes longer, the next one goes on.
+const dropTimeout = "1500ms"
+
 // dropPurged drops the partitions in which everything is purged. One node at a time does; another one's turn comes.
 func (s *Store) dropPurged(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, maintenance)
@@ -38,8 +41,17 @@ func (s *Store) dropPurged(ctx context.Context) error {
 		if err := c.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, s.partitionLock()).Scan(&mine); err != nil || !mine {
 			return err
 		}
-		// If that fails, the connection has ended, and the lock with it.
-		defer c.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, s.partitionLock())
+		defer func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
+			defer cancel()
+			// If one of them fails, the connection has ended, and the lock with it.
+			c.Exec(ctx, `SET statement_timeout = '`+statementTimeout+`'`)
+			c.Exec(ctx, `SELECT pg_advisory_unlock($1)`, s.partitionLock())
+		}()
+		// Who makes a partition waits for the lock, and with it a sign-in, which must not take as long as somebody else reads.
+		if _, err := c.Exec(ctx, `SET statement_timeout = '`+dropTimeout+`'`); err != nil {
+			return err
+		}
 		var purged int
 		if err := c.QueryRow(ctx, `SELECT purged FROM meta WHERE one = 1`).Scan(&purged); err != nil {
 			return err

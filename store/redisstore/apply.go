@@ -30,41 +30,45 @@ func (s *Store) apply(ctx context.Context, root store.ID, ops []store.Op) error 
 		return err
 	}
 	number := s.sequence.Add(1)
-	c := s.change(g, root, ops, number)
+	c := s.change(g, root, ops, nil, number)
 	if c.revises {
 		s.told.begin(number)
 	}
+	master := s.topo.current.Load().masters[g]
 	kept := s.outbox.keep(g, root, ops, time.Now())
-	err := answer(ops)(s.write(ctx, g, c.script(), c.keys, c.args))
+	reply, err := s.write(ctx, g, c.script(), c.keys, c.args)
+	err = answer(ops, reply, err)
 	if err != nil {
 		err = fmt.Errorf("redisstore: apply to %v: %w", root, err)
 	}
-	happened := err == nil || errors.Is(err, store.ErrUnconfirmed)
-	if !happened && !errors.Is(err, store.ErrUnknown) {
+	happened, unknown := err == nil || errors.Is(err, store.ErrUnconfirmed), errors.Is(err, store.ErrUnknown)
+	switch {
+	case !happened && !unknown:
 		s.outbox.drop(kept)
+	case s.outbox.settle(kept, reply) && (unknown || master != s.topo.current.Load().masters[g]):
+		// The replaced master may have taken it, and it was left out when changes were made again.
+		s.feed.doubt(g)
 	}
 	if c.revises {
-		s.told.end(number, root, happened, errors.Is(err, store.ErrUnknown))
+		s.told.end(number, root, happened, unknown)
 	}
 	s.health.applied(err)
 	return err
 }
 
 // answer makes an error of what the script answers.
-func answer(ops []store.Op) func(reply string, err error) error {
-	return func(reply string, err error) error {
-		if reply == "" {
-			return err
-		}
-		i, bad := strconv.Atoi(reply[1:])
-		switch {
-		case bad != nil || i < 0 || i >= len(ops):
-			return fmt.Errorf("%w: the server answers %q", store.ErrUnknown, reply)
-		case reply[0] == 'C':
-			return &store.ConflictError{Op: i, ID: ops[i].ID}
-		default:
-			return fmt.Errorf("%w: %v", store.ErrNotFound, ops[i].ID)
-		}
+func answer(ops []store.Op, reply string, err error) error {
+	if reply == "" || reply[0] == '=' {
+		return err
+	}
+	i, bad := strconv.Atoi(reply[1:])
+	switch {
+	case bad != nil || i < 0 || i >= len(ops):
+		return fmt.Errorf("%w: the server answers %q", store.ErrUnknown, reply)
+	case reply[0] == 'C':
+		return &store.ConflictError{Op: i, ID: ops[i].ID}
+	default:
+		return fmt.Errorf("%w: %v", store.ErrNotFound, ops[i].ID)
 	}
 }
 
@@ -83,7 +87,9 @@ func (c *change) script() *script {
 	return reviseScript
 }
 
-func (s *Store) change(g int, root store.ID, ops []store.Op, number uint64) *change {
+// change makes the script's arguments. ends, if not nil, says for each operation how the record that it replaces has to end; ""
+// if that is not known.
+func (s *Store) change(g int, root store.ID, ops []store.Op, ends []string, number uint64) *change {
 	c := &change{keys: make([]string, 0, 3+len(ops)), args: make([]string, 0, 4+5*len(ops))}
 	c.keys = append(c.keys, s.keys.changes(g), s.keys.events(g))
 	c.args = append(c.args, strconv.Itoa(s.o.logged), strconv.Itoa(s.o.Events), "", "")
@@ -98,7 +104,11 @@ func (s *Store) change(g int, root store.ID, ops []store.Op, number uint64) *cha
 			} else {
 				c.revises = true
 			}
-			c.args = append(c.args, "P", bytes8(o.Expect), encode(o.Record),
+			expect := bytes8(o.Expect)
+			if ends != nil {
+				expect += ends[i]
+			}
+			c.args = append(c.args, "P", expect, encode(o.Record),
 				strconv.FormatInt(expiry(o.ID.Bucket()), 10), strconv.Itoa(indexes))
 		case store.OpMark:
 			c.revises = true

@@ -18,6 +18,7 @@ type fixed struct {
 	*target
 }
 
+func (f fixed) clustered() bool        { return f.mode == cluster }
 func (f fixed) every() time.Duration   { return time.Second }
 func (f fixed) trusted() time.Duration { return 0 }
 
@@ -88,6 +89,11 @@ collect:
 	if best == nil {
 		return nil, fmt.Errorf("%w: no node of the cluster answers: %w", ErrUnavailable, first)
 	}
+	// One that lags answers of a past that is over. When most of the nodes lag, the cluster was made anew.
+	if best.epoch < t.epoch && heard <= len(addrs)/2 {
+		return nil, fmt.Errorf("%w: only nodes of the cluster answer that have missed a change of masters", ErrUnavailable)
+	}
+	t.epoch = best.epoch
 	best.at = at
 	return &best.plan, nil
 }
@@ -175,9 +181,10 @@ func nodeAddr(asked string, m rueidis.RedisMessage) (string, error) {
 	return net.JoinHostPort(host, strconv.FormatInt(port, 10)), nil
 }
 
-// parseInfo reads the lines "name:value" that INFO and CLUSTER INFO answer.
+// parseInfo reads the lines "name:value" that INFO and CLUSTER INFO answer, as verbatim strings: "txt:" is in front of the first.
 func parseInfo(text string) map[string]string {
 	m := make(map[string]string)
+	text = strings.TrimPrefix(text, "txt:")
 	for line := range strings.Lines(text) {
 		if name, value, ok := strings.Cut(strings.TrimRight(line, "\r\n"), ":"); ok {
 			m[name] = value

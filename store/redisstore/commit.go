@@ -310,7 +310,7 @@ func (n *node) confirm() int64 {
 	case o.Confirm > 0:
 		return int64(o.Confirm)
 	}
-	return min(1, n.replicas.Load())
+	return min(1, max(n.replicas.Load(), n.following.Load()))
 }
 
 // write runs a script in the group, wherever its slot is, and returns its reply. An error is one of the contract's, or

@@ -57,7 +57,7 @@ func classify(err error) (r refusal, addr string) {
 	}
 	word, _, _ := strings.Cut(re.Error(), " ")
 	r, ok = refusals[word]
-	if !ok {
+	if !ok || strings.Contains(re.Error(), "@user_script") { // in the middle of a script it may come after a change
 		return unclear, ""
 	}
 	return r, ""

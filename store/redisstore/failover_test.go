@@ -19,9 +19,9 @@ type rig struct {
 	s *Store
 }
 
-func newRig(t *testing.T, o Options) *rig {
+func newRig(t *testing.T, o Options, config ...string) *rig {
 	t.Helper()
-	c, err := servers.StartRedisCluster(t.TempDir())
+	c, err := servers.StartRedisCluster(t.TempDir(), config...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,9 +258,14 @@ func TestHungMasterServesNothing(t *testing.T) {
 	}
 }
 
-// A node that has lost its cluster answers PING, and counts for nothing.
+// A node that has lost its cluster answers PING, and, if it is set to, reads. It counts for nothing.
 func TestClusterDownIsNotHeard(t *testing.T) {
-	r := newRig(t, Options{})
+	t.Run("Refusing", func(t *testing.T) { testClusterDown(t) })
+	t.Run("ReadsWhenDown", func(t *testing.T) { testClusterDown(t, "cluster-allow-reads-when-down yes") })
+}
+
+func testClusterDown(t *testing.T, config ...string) {
+	r := newRig(t, Options{}, config...)
 	const g = 5
 	master, _ := r.pair(g)
 	root := rootIn(g)
@@ -272,10 +277,13 @@ func TestClusterDownIsNotHeard(t *testing.T) {
 			}
 		}
 	}
-	waitFor(t, "CLUSTERDOWN", func() bool { _, err := master.Do("GET", r.s.keys.layout(g)); return err != nil })
+	waitFor(t, "CLUSTERDOWN", func() bool { _, err := master.Do("SET", r.s.keys.layout(g), layout); return err != nil })
 	down := time.Now()
 	if got := do(t, master, "PING"); got != "PONG" {
 		t.Fatalf("PING = %q", got)
+	}
+	if _, err := master.Do("GET", r.s.keys.layout(g)); (err == nil) != (len(config) > 0) {
+		t.Fatalf("GET = %v", err)
 	}
 	time.Sleep(store.Lease)
 	if r.s.Heard(g * 16).After(down.Add(50 * time.Millisecond * slow)) {
@@ -395,4 +403,63 @@ func TestResurrection(t *testing.T) {
 			t.Logf("heard again, with the revocation, %v after the takeover", time.Since(taken).Round(time.Millisecond))
 		})
 	}
+}
+
+// A cluster that has lost a replica lets changes go unconfirmed. Should it then lose the master, too, and the stale replica
+// take its place, the process that made a change makes it again.
+func TestStaleReplica(t *testing.T) {
+	r := newRig(t, Options{})
+	keeper := r.open(Options{})
+	const g = 30
+	root := rootIn(g)
+	put(t, r.s, root)
+	master, replica := r.pair(g)
+	do(t, master, "WAIT", "1", "1000")
+	if err := replica.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	do(t, master, "CLIENT", "KILL", "TYPE", "replica")
+	waitFor(t, "an answer", func() bool { return r.s.Apply(t.Context(), root.ID, store.Mark(root.ID, now, "gone")) == nil })
+	if err := master.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := replica.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	do(t, replica, "CLUSTER", "FAILOVER", "TAKEOVER")
+	taken := time.Now()
+	waitFor(t, "hearing", func() bool { return r.s.Heard(g * 16).After(taken) })
+	for _, s := range []*Store{r.s, keeper} {
+		if got, err := s.Get(t.Context(), root.ID); err == nil && (got[0] == nil || got[0].Marked == 0) {
+			t.Errorf("the revoked session is valid again, and the process that has revoked it counts as hearing: %+v", got[0])
+		}
+	}
+	d := time.Since(taken)
+	t.Logf("made again within %v of the takeover", d.Round(time.Millisecond))
+	if d > 2*store.Lease*slow {
+		t.Errorf("it took %v", d)
+	}
+}
+
+// Nodes that have missed a change of masters are not believed once it is known, unless most of the nodes say the same: then
+// the cluster was made anew.
+func TestPlanOfThePast(t *testing.T) {
+	r := newRig(t, Options{})
+	for _, p := range r.c.Nodes[2:] {
+		if err := p.Pause(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.s.topo.renewing.Lock()
+	r.s.topo.epoch += 100
+	r.s.topo.renewing.Unlock()
+	if err := r.s.topo.renew(t.Context()); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("renew = %v, want ErrUnavailable", err)
+	}
+	for _, p := range r.c.Nodes[2:] {
+		if err := p.Resume(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, "a plan", func() bool { return r.s.topo.renew(t.Context()) == nil })
 }

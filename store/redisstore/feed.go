@@ -63,10 +63,19 @@ func (s *Store) Feed() store.Feed {
 
 func (f *feed) init(s *Store) { f.s, f.moved = s, make(chan struct{}) }
 
-// extend sets the moment up to which a group was heard. It never goes back.
-func (f *feed) extend(g int, at *time.Time) {
-	if old := f.heard[g].Load(); old == nil || at.After(*old) {
-		f.heard[g].Store(at)
+// extend notes that a group was heard, as a node has answered a question that was sent then, unless another node is its
+// master now: then it is not known until when this one was. With Sentinel the group was heard no later than when a majority
+// named that master.
+func (f *feed) extend(g int, n *node, sent time.Time) {
+	r := f.s.topo.current.Load()
+	if r.masters[g] != n {
+		return
+	}
+	if f.s.source.trusted() > 0 && r.at.Before(sent) {
+		sent = r.at
+	}
+	if old := f.heard[g].Load(); old == nil || sent.After(*old) {
+		f.heard[g].Store(&sent)
 	}
 }
 
@@ -142,8 +151,8 @@ func (n *node) groups() []int {
 // are in order.
 func (n *node) tracker() (rueidis.Client, error) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	if n.stopped {
+		n.mu.Unlock()
 		return nil, errGone
 	}
 	if n.track == nil {
@@ -152,13 +161,11 @@ func (n *node) tracker() (rueidis.Client, error) {
 		o.ClientTrackingOptions = []string{} // all that is read, not only what asks for it
 		o.CacheSizeEachConn = 1
 		o.OnInvalidations = n.hinted
-		c, err := open(o)
-		if err != nil {
-			return nil, err
-		}
-		n.track = c
+		n.track = newClient(o)
 	}
-	return n.track, nil
+	c := n.track
+	n.mu.Unlock()
+	return c()
 }
 
 // listen reads the change logs of the node's groups until it is stopped.
@@ -240,12 +247,12 @@ func (f *feed) round(ctx context.Context, n *node, gs []int, probe bool) error {
 	if probe {
 		f.clock(n, sent, time.Now(), info)
 		n.s.health.probed(n, info)
-		n.demoted.Store(info["role"] != "master")
-		if info["role"] != "master" {
-			return errors.New("it is not a master")
+		err := n.standing(info)
+		n.demoted.Store(err != nil)
+		if err != nil {
+			return err
 		}
 	}
-	heard := f.heardAt(sent)
 	var lost []int
 	var first error
 	for _, r := range rs {
@@ -279,7 +286,7 @@ func (f *feed) round(ctx context.Context, n *node, gs []int, probe bool) error {
 				}
 				n.nudge()
 			} else if probe {
-				f.extend(r.group, heard)
+				f.extend(r.group, n, sent)
 			}
 		}
 	}
@@ -294,6 +301,18 @@ func (f *feed) round(ctx context.Context, n *node, gs []int, probe bool) error {
 		}
 	}
 	return first
+}
+
+// standing returns why a server that says this of itself may not be believed, or nil. A master that has lost its cluster
+// is one that another may have replaced: with cluster-allow-reads-when-down it goes on answering.
+func (n *node) standing(info map[string]string) error {
+	switch {
+	case info["role"] != "master":
+		return errors.New("it is not a master")
+	case n.s.source.clustered() && info["cluster_state"] != "ok":
+		return errors.New("it has lost its cluster: cluster_state is " + info["cluster_state"])
+	}
+	return nil
 }
 
 // read asks the server.
@@ -321,6 +340,9 @@ func (f *feed) read(ctx context.Context, n *node, gs []int, probe bool) (rs []re
 	if probe {
 		// Behind the reads: whoever is master now was it before, or is not the one that we know.
 		cmds = append(cmds, b.Info().Section("replication", "memory").Build(), b.Time().Build())
+		if n.s.source.clustered() {
+			cmds = append(cmds, b.ClusterInfo().Build())
+		}
 	}
 	replies := c.DoMulti(ctx, cmds...)
 	for i := range rs {
@@ -340,19 +362,15 @@ func (f *feed) read(ctx context.Context, n *node, gs []int, probe bool) (rs []re
 			return nil, nil, errShape
 		}
 		info["time"] = t[0] + fmt.Sprintf("%06s", t[1])
-	}
-	return rs, info, nil
-}
-
-// heardAt returns the moment up to which a read that was sent then lets one have heard: with Sentinel no later than when
-// a majority named the master.
-func (f *feed) heardAt(sent time.Time) *time.Time {
-	if f.s.source.trusted() > 0 {
-		if at := f.s.topo.current.Load().at; at.Before(sent) {
-			sent = at
+		if n.s.source.clustered() {
+			text, err := replies[len(rs)+2].ToString()
+			if err != nil {
+				return nil, nil, err
+			}
+			info["cluster_state"] = parseInfo(text)["cluster_state"]
 		}
 	}
-	return &sent
+	return rs, info, nil
 }
 
 // tell calls the listeners for entries of a log.
@@ -399,7 +417,7 @@ func (f *feed) parse(e rueidis.XRangeEntry) (us int64, root store.ID, number uin
 
 // rejoin finds new places in logs that cannot be followed: the log has been cut off before our place, or the master is
 // another one, which may not have all that the old one had. Everything derived is dropped, and what this process has
-// changed is made again, before the groups count as heard.
+// changed is made again with another master, before the groups count as heard.
 func (f *feed) rejoin(ctx context.Context, n *node, gs []int, replid string) error {
 	f.mu.Lock()
 	f.stats.Gaps++
@@ -412,6 +430,13 @@ func (f *feed) rejoin(ctx context.Context, n *node, gs []int, replid string) err
 	f.s.told.everything()
 	made := 0
 	for _, g := range gs {
+		l := &f.logs[g]
+		l.mu.Lock()
+		same := l.replid == replid
+		l.mu.Unlock()
+		if same { // nothing was lost, or was thrown away by whoever may
+			continue
+		}
 		m, err := f.s.replay(ctx, g)
 		if made += m; err != nil {
 			return fmt.Errorf("make changes again: %w", err)
@@ -419,17 +444,24 @@ func (f *feed) rejoin(ctx context.Context, n *node, gs []int, replid string) err
 	}
 	f.s.log.Warn("changes may have been missed: everything was dropped from memory",
 		"server", n.addr, "groups", len(gs), "made again", made)
-	heard := f.heardAt(sent)
 	for i, g := range gs {
 		l := &f.logs[g]
 		l.mu.Lock()
 		l.last, l.replid = places[i].changes, replid
 		l.mu.Unlock()
 		l.dirty.Store(true)
-		f.extend(g, heard)
+		f.extend(g, n, sent)
 	}
 	n.nudge()
 	return nil
+}
+
+// doubt has what is derived from a group dropped, and this process's changes of it made again, at the next probe.
+func (f *feed) doubt(g int) {
+	l := &f.logs[g]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.replid = ""
 }
 
 // clock notes how far this process's clock is ahead of the server's.

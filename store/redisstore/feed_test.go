@@ -279,3 +279,25 @@ func TestToldIsReadable(t *testing.T) {
 		}
 	}
 }
+
+// What a server says counts as heard only while it is the group's master: one that was replaced between the question and
+// the answer may have been none when it was asked.
+func TestHeardFromTheMasterOnly(t *testing.T) {
+	s := openAt(t, singleURL(t), Options{})
+	n, err := s.topo.master(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := *s.topo.current.Load()
+	r.masters[0] = newNode(s, "127.0.0.1:1")
+	s.topo.current.Store(&r)
+	later := time.Now().Add(time.Hour)
+	s.feed.extend(0, n, later)
+	if !s.Heard(0).Before(later) {
+		t.Error("a group counts as heard from a server that is not its master")
+	}
+	s.feed.extend(1, n, later)
+	if !s.Heard(16).Equal(later) {
+		t.Error("a group does not count as heard from its master")
+	}
+}

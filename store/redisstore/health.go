@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -99,6 +100,14 @@ func (h *health) probed(n *node, info map[string]string) {
 	if f, ok := n.s.source.(fixed); ok && f.mode == standalone {
 		n.countReplicas(info)
 	}
+	following := 0
+	for name, text := range info {
+		if strings.HasPrefix(name, "slave") && strings.Contains(text, "state=online") &&
+			(strings.HasSuffix(text, "lag=0") || strings.HasSuffix(text, "lag=1")) {
+			following++
+		}
+	}
+	n.following.Store(int64(following))
 	policy := info["maxmemory_policy"]
 	limit, _ := strconv.ParseUint(info["maxmemory"], 10, 64)
 	used, _ := strconv.ParseUint(info["used_memory"], 10, 64)

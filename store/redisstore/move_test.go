@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"testing"
 	"time"
@@ -19,8 +20,13 @@ func TestSlotMoves(t *testing.T) {
 	other := r.open(Options{})
 	const g = 10
 	var roots []*store.Record
-	for range 300 {
-		root := rootIn(g)
+	for i := 0; len(roots) < 300; i++ {
+		root := newRoot(fmt.Sprint("user", i))
+		if groupOf(root.ID) != g {
+			continue
+		}
+		sub := &store.Record{ID: store.SubjectID(1, root.Subject), Kind: 's', Tenant: 1, Subject: root.Subject, Version: 1}
+		put(t, r.s, sub)
 		put(t, r.s, root)
 		roots = append(roots, root)
 	}
@@ -36,9 +42,9 @@ func TestSlotMoves(t *testing.T) {
 			if ctx.Err() != nil {
 				break
 			}
-			if e != nil || got[0] == nil {
+			if e != nil || got[0] == nil || got[1] == nil || got[1].Subject != root.Subject {
 				err = e
-				t.Errorf("Get = %v, %v, while the slot moves", got, e)
+				t.Errorf("Get = %+v, %v, while the slot moves", got, e)
 				break
 			}
 		}

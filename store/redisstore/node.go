@@ -21,8 +21,8 @@ type node struct {
 	s    *Store
 
 	mu      sync.Mutex
-	read    rueidis.Client // made when needed, as is
-	track   rueidis.Client
+	read    client // made when needed, as is
+	track   client
 	serving bool // the committers and the feed run
 	stopped bool
 	gone    chan struct{} // closed by stop
@@ -32,10 +32,12 @@ type node struct {
 	term atomic.Pointer[chan struct{}]
 
 	writes   chan *write
-	replicas atomic.Int64  // how many replicas could take its place; kept by the topology and the feed
-	hint     chan struct{} // the feed is to read what is dirty
-	probe    atomic.Bool   // and everything else
-	demoted  atomic.Bool   // it says that it is no master
+	replicas atomic.Int64 // how many replicas could take its place; kept by the topology and the feed
+	// following is how many replicas have just said how far they are: one that comes back is known by this first.
+	following atomic.Int64
+	hint      chan struct{} // the feed is to read what is dirty
+	probe     atomic.Bool   // and everything else
+	demoted   atomic.Bool   // it says that it is no master, or has lost its cluster
 	// How far this process's clock is ahead of the server's, the time that the question took, and when that was.
 	skew, bestRTT, measured atomic.Int64
 	replicaSeen             atomic.Int64 // when it last had a replica
@@ -74,6 +76,13 @@ func (t *target) option(addr string) rueidis.ClientOption {
 	return o
 }
 
+// A client connects when it is called first.
+type client func() (rueidis.Client, error)
+
+func newClient(o rueidis.ClientOption) client {
+	return sync.OnceValues(func() (rueidis.Client, error) { return open(o) })
+}
+
 // open makes a client. One whose server cannot be reached is a client, too: it dials again when it is used.
 func open(o rueidis.ClientOption) (rueidis.Client, error) {
 	c, err := rueidis.NewClient(o)
@@ -83,21 +92,19 @@ func open(o rueidis.ClientOption) (rueidis.Client, error) {
 	return nil, err
 }
 
-// reader returns the client for reads.
+// reader returns the client for reads. The lock is not held while it connects.
 func (n *node) reader() (rueidis.Client, error) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	if n.stopped {
+		n.mu.Unlock()
 		return nil, errGone
 	}
 	if n.read == nil {
-		c, err := open(n.s.source.option(n.addr))
-		if err != nil {
-			return nil, err
-		}
-		n.read = c
+		n.read = newClient(n.s.source.option(n.addr))
 	}
-	return n.read, nil
+	c := n.read
+	n.mu.Unlock()
+	return c()
 }
 
 // do sends reads in one pipeline. A connection that was lost is tried once more with a new one: the server may have
@@ -148,8 +155,11 @@ func (n *node) stop() {
 	n.s.wg.Go(func() {
 		n.wg.Wait()
 		n.refuseAll(errGone)
-		for _, c := range []rueidis.Client{n.read, n.track} {
-			if c != nil {
+		for _, open := range []client{n.read, n.track} {
+			if open == nil {
+				continue
+			}
+			if c, err := open(); err == nil {
 				c.Close()
 			}
 		}

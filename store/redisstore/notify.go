@@ -16,6 +16,7 @@ type told struct {
 	listeners []*func(store.ID)
 	own       map[uint64]bool // numbers of Applies that are under way or in doubt; true: the log has told of it
 	doubts    []doubt         // those whose outcome is not known, oldest first
+	forgotten uint64          // the last number that was taken out of doubts and may yet be heard of
 }
 
 type doubt struct {
@@ -74,6 +75,7 @@ func (t *told) end(number uint64, root store.ID, happened, unknown bool) {
 	t.doubts = append(t.doubts, doubt{number, time.Now()})
 	for len(t.doubts) > maxDoubts || time.Since(t.doubts[0].at) > remembered {
 		delete(t.own, t.doubts[0].number)
+		t.forgotten = max(t.forgotten, t.doubts[0].number)
 		t.doubts = t.doubts[1:]
 	}
 }
@@ -84,10 +86,12 @@ func (t *told) heard(number uint64, root store.ID) {
 	defer t.mu.Unlock()
 	if number != 0 {
 		was, ok := t.own[number]
-		if !ok || was {
+		if was || !ok && number > t.forgotten {
 			return
 		}
-		t.own[number] = true
+		if ok {
+			t.own[number] = true
+		}
 	}
 	t.call(root)
 }

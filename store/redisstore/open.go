@@ -93,13 +93,13 @@ func (s *Store) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	heard := s.feed.heardAt(sent)
+	route := s.topo.current.Load()
 	for g := range groups {
 		l := &s.feed.logs[g]
 		l.mu.Lock()
 		l.last = places[g].changes
 		l.mu.Unlock()
-		s.feed.extend(g, heard)
+		s.feed.extend(g, route.masters[g], sent)
 	}
 	close(s.begun)
 	s.wg.Go(s.topo.follow)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,9 +23,14 @@ type outbox struct {
 	all   []*outgoing         // the same, of all groups
 	ops   int
 	bytes int
+	gone  int            // how many of all are gone
+	taken [groups]uint64 // how often a group's changes were made again
 }
 
 const (
+	// endSize is how much of the end of a record tells it from any other of the same version: the payload is sealed.
+	endSize = 40
+
 	outboxOps   = 100_000
 	outboxBytes = 64 << 20
 )
@@ -36,6 +43,10 @@ type outgoing struct {
 	bytes int
 	at    time.Time
 	gone  bool // dropped: nothing of it happened, or it is too old
+
+	settled bool     // its Apply is over: until then it may say that nothing has happened, and is left alone
+	ends    []string // of each put, the end of the record that it has replaced; "" if there was none, or it is not known
+	taken   uint64   // what outbox.taken was before it was sent
 }
 
 // keep takes the changes in, and returns what drop wants.
@@ -57,8 +68,10 @@ func (o *outbox) keep(g int, root store.ID, ops []store.Op, now time.Time) *outg
 		out.gone = true
 		return out
 	}
+	out.ends = make([]string, len(out.ops))
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	out.taken = o.taken[g]
 	o.sent[g] = append(o.sent[g], out)
 	o.all = append(o.all, out)
 	o.ops += len(out.ops)
@@ -71,8 +84,24 @@ func (o *outbox) keep(g int, root store.ID, ops []store.Op, now time.Time) *outg
 		o.forget(first)
 		o.all[0] = nil
 		o.all = o.all[1:]
+		o.gone--
 	}
 	return out
+}
+
+// settle is called when an Apply is over that has changed something, or may have; reply is the script's. It reports whether the
+// group's changes were made again meanwhile, without these.
+func (o *outbox) settle(out *outgoing, reply string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	out.settled = true
+	_, ends, _ := strings.Cut(reply, "=")
+	for i := range out.ops {
+		if op := &out.ops[i]; op.Kind == store.OpPut && op.Expect != 0 && len(ends) >= endSize {
+			out.ends[i], ends = ends[:endSize], ends[endSize:]
+		}
+	}
+	return !out.gone && o.taken[out.group] != out.taken
 }
 
 // forget takes what is too old out. mu is held.
@@ -91,7 +120,8 @@ func (o *outbox) release(out *outgoing) {
 		out.gone = true
 		o.ops -= len(out.ops)
 		o.bytes -= out.bytes
-		out.ops = nil
+		o.gone++
+		out.ops, out.ends = nil, nil
 	}
 }
 
@@ -100,17 +130,26 @@ func (o *outbox) drop(out *outgoing) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.release(out)
+	if o.gone > 1000 && o.gone > len(o.all)/2 { // or they would pile up behind one that stays
+		isGone := func(out *outgoing) bool { return out.gone }
+		o.all = slices.DeleteFunc(o.all, isGone)
+		for g := range o.sent {
+			o.sent[g] = slices.DeleteFunc(o.sent[g], isGone)
+		}
+		o.gone = 0
+	}
 }
 
-// of returns a group's changes. What only made new records is left out, unless this process has changed one of them
+// of returns a group's changes whose outcome is settled. What only made new records is left out, unless this process has changed one of them
 // since: a sign-in that was lost with its master is to be repeated, and that is all.
 func (o *outbox) of(g int, now time.Time) []outgoing {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.taken[g]++
 	times := map[store.ID]int{}
 	var kept []*outgoing
 	for _, out := range o.sent[g] {
-		if out.gone || now.Sub(out.at) > remembered {
+		if out.gone || !out.settled || now.Sub(out.at) > remembered {
 			continue
 		}
 		kept = append(kept, out)
@@ -134,7 +173,8 @@ func (o *outbox) of(g int, now time.Time) []outgoing {
 const replayers = 64
 
 // replay makes a group's changes again, each that is still missing, in their order. What others have changed since stays:
-// a put is made over the version that it was made over, and a mark over whatever there is.
+// a put is made over the very record that it was made over, and a mark over whatever there is. The version alone does not
+// tell that record: another process may have made another one of the same version.
 func (s *Store) replay(ctx context.Context, g int) (made int, err error) {
 	outs := s.outbox.of(g, time.Now())
 	if len(outs) == 0 {
@@ -228,10 +268,13 @@ func (s *Store) lost(ctx context.Context, g int, outs []outgoing) (map[store.ID]
 // replayRoot makes the changes of one root again.
 func (s *Store) replayRoot(ctx context.Context, g int, outs []outgoing) (made int, err error) {
 	for _, out := range outs {
-		err := s.again(ctx, g, out.root, out.ops)
+		err := s.again(ctx, g, out.root, out.ops, out.ends)
 		if missing(err) && len(out.ops) > 1 {
-			for i := range out.ops {
-				if err = s.again(ctx, g, out.root, out.ops[i:i+1]); err == nil {
+			for i, op := range out.ops {
+				if op.Kind == store.OpPut && op.Expect == 0 {
+					continue // what came of a change that somebody else has made instead
+				}
+				if err = s.again(ctx, g, out.root, out.ops[i:i+1], out.ends[i:i+1]); err == nil {
 					made++
 				} else if !missing(err) {
 					return made, err
@@ -255,14 +298,15 @@ func missing(err error) bool {
 }
 
 // again makes a change that was made before. A replica need not confirm it: there may be none so soon.
-func (s *Store) again(ctx context.Context, g int, root store.ID, ops []store.Op) error {
+func (s *Store) again(ctx context.Context, g int, root store.ID, ops []store.Op, ends []string) error {
 	if err := s.indexElsewhere(ctx, ops); err != nil {
 		return err
 	}
 	number := s.sequence.Add(1)
-	c := s.change(g, root, ops, number)
+	c := s.change(g, root, ops, ends, number)
 	s.told.begin(number)
-	err := answer(ops)(s.write(ctx, g, c.script(), c.keys, c.args))
+	reply, err := s.write(ctx, g, c.script(), c.keys, c.args)
+	err = answer(ops, reply, err)
 	if errors.Is(err, store.ErrUnconfirmed) {
 		err = nil
 	}

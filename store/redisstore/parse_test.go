@@ -100,3 +100,12 @@ func TestEncode(t *testing.T) {
 		}
 	}
 }
+
+// What a server says of itself is read from its first line on.
+func TestParseInfo(t *testing.T) {
+	for _, text := range []string{"cluster_state:ok\r\nb:1:2\r\n", "txt:cluster_state:ok\r\nb:1:2\r\n", "# Section\r\ncluster_state:ok\r\n\r\nb:1:2"} {
+		if m := parseInfo(text); m["cluster_state"] != "ok" || m["b"] != "1:2" {
+			t.Errorf("parseInfo(%q) = %q", text, m)
+		}
+	}
+}

@@ -22,6 +22,9 @@ func (s *Store) Get(ctx context.Context, ids ...store.ID) ([]*store.Record, erro
 	return s.get(ctx, ids)
 }
 
+// askTimeout bounds a read with all its repetitions: those who wait for a validation are answered, and do not pile up.
+const askTimeout = 3 * ioTimeout
+
 // getChunk is how many records are asked for in one command.
 const getChunk = 256
 
@@ -55,7 +58,7 @@ func (s *Store) getInto(ctx context.Context, out []*store.Record, ids []store.ID
 		at[g] = append(at[g], i)
 		subjects[g] = subjects[g] || id.IsSubjectOf()
 	}
-	var elsewhere []int // which of ids are of subjects in other groups than their roots
+	var elsewhere []int // which of ids are of subjects that are not where their roots are
 	var of []store.ID   // and which these are
 	err := s.ask(ctx, gs, func(b rueidis.Builder, g int) rueidis.Completed {
 		keys, args := make([]string, len(at[g])), make([]string, len(at[g]))
@@ -92,9 +95,7 @@ func (s *Store) getInto(ctx context.Context, out []*store.Record, ids []store.ID
 				if err != nil {
 					return err
 				}
-				if groupOf(id) != g {
-					elsewhere, of = append(elsewhere, n), append(of, id)
-				}
+				elsewhere, of = append(elsewhere, n), append(of, id)
 				continue
 			}
 			if out[n], err = decode(b); err != nil {
@@ -106,7 +107,7 @@ func (s *Store) getInto(ctx context.Context, out []*store.Record, ids []store.ID
 	if err != nil || len(of) == 0 {
 		return err
 	}
-	// An imported key's root is not in its subject's group: it takes another round trip.
+	// An imported key's root is not in its subject's group, and a slot may be moving: it takes another round trip.
 	got := make([]*store.Record, len(of))
 	if err := s.getInto(ctx, got, of); err != nil {
 		return err
@@ -122,6 +123,8 @@ func (s *Store) getInto(ctx context.Context, out []*store.Record, ids []store.ID
 // without a reply, is sent again: it must be one that may be repeated.
 func (s *Store) ask(ctx context.Context, gs []int, build func(b rueidis.Builder, g int) rueidis.Completed, take func(g int, r rueidis.RedisResult) error) error {
 	const tries = 8
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	var asked [groups]string // nodes that replies have named for this once
 	for try := 1; len(gs) > 0; try++ {
 		var again []int

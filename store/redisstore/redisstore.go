@@ -6,8 +6,12 @@
 // fewer copies than that are store.ErrUnconfirmed. Redis replicates asynchronously and forgets what the promoted replica
 // had not got, so that every process keeps its own changes of the last ten minutes and makes them again when a master
 // was replaced, before it takes anything from its memory again. What survives is therefore: the loss of any one Redis
-// process, and the loss of more of them as far as the processes that made the changes are alive. Whoever may not lose a
-// revocation whatever happens uses the embedded store or PostgreSQL.
+// process, and the loss of more of them as far as the processes that made the changes are alive; until these have heard of
+// the new master, which takes a lease at most, others may read from it what was lost. Whoever may not lose a revocation
+// whatever happens uses the embedded store or PostgreSQL.
+//
+// While a Cluster's slot moves to another master, changes of its group that make new records, and reads of several of its
+// records at once, are refused until all of its keys have arrived: move slots when little is going on.
 //
 // In a Cluster, and with Sentinel, a master that was cut off stops being trusted: a Cluster's master by itself, after
 // cluster-node-timeout; one that Sentinel watches as soon as most of the sentinels do not name it any more. A standalone
@@ -32,7 +36,8 @@ type Options struct {
 	// Confirm is how many replicas must have a change before Apply answers it. Zero, the default, means one where a
 	// replica could take the master's place: as long as the cluster, the sentinels or the master itself know of one that
 	// is not down. With a master that has lost its only replica it asks for none, so that a failover does not end all
-	// sign-ins until there is a new replica. A positive number is asked for whatever happens, and without that many
+	// sign-ins until there is a new replica. Where masters have several replicas, the one that has most of the changes is
+	// usually chosen; asking for as many as there are makes sure of it. A positive number is asked for whatever happens, and without that many
 	// replicas every change is store.ErrUnconfirmed. Negative means none.
 	Confirm int
 	// ConfirmTimeout is how long Apply waits for the replicas. Zero means 500 ms.

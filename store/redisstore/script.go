@@ -82,8 +82,12 @@ local us = string.format('%.0f', clock[1] * 1000000 + clock[2])
 local function append(key, max, ...)
   local r = redis.pcall('XADD', key, 'MAXLEN', '~', max, us .. '-*', ...)
   if type(r) == 'table' and r.err then
-    local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)
-    r = redis.call('XADD', key, 'MAXLEN', '~', max, last[1][1]:match('^%d+') .. '-*', ...)
+    -- Not the last entry: a stream that was emptied goes on behind what it had.
+    local info, last = redis.call('XINFO', 'STREAM', key), nil
+    for i = 1, #info, 2 do
+      if info[i] == 'last-generated-id' then last = info[i + 1] end
+    end
+    r = redis.call('XADD', key, 'MAXLEN', '~', max, last:match('^%d+') .. '-*', ...)
   end
   return r
 end
@@ -91,11 +95,12 @@ end
 
 // applyText makes the changes of one Apply, or none. KEYS: change log, events, then what the operations name. ARGV: sizes
 // of the log and of the events, root and writer if the log is to be written, then for each operation its kind and
-// arguments. It answers "", "C" and the index of the operation that met another version, or "N" and that of a mark without
-// its record.
+// arguments. Behind the version that a put expects may stand how the record that it replaces has to end. It answers "=" and the
+// ends of the records that were replaced, "C" and the index of the operation that met another version, or "N" and that of
+// a mark without its record.
 const applyText = luaRecord + luaIndex + luaAppend + `
 local logged, kept, root, writer = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local old, a, k, op = {}, 5, 3, 0
+local old, a, k, op, ends = {}, 5, 3, 0, '='
 while a <= #ARGV do
   local kind = ARGV[a]
   if kind == 'E' then a = a + 2
@@ -103,8 +108,13 @@ while a <= #ARGV do
     local r = redis.call('GET', KEYS[k])
     old[op] = r
     if kind == 'P' then
-      local have = r and r:sub(31, 38) or '\0\0\0\0\0\0\0\0'
-      if have ~= ARGV[a + 1] then return 'C' .. op end
+      local want, have = ARGV[a + 1], '\0\0\0\0\0\0\0\0'
+      if r then
+        have = r:sub(31, 38)
+        if #want > 8 then have = have .. r:sub(-40) end
+        ends = ends .. r:sub(-40)
+      end
+      if have ~= want then return 'C' .. op end
       k = k + 1 + tonumber(ARGV[a + 4])
       a = a + 5
     else
@@ -147,7 +157,7 @@ while a <= #ARGV do
   op = op + 1
 end
 if root ~= '' then append(KEYS[1], logged, 'r', root, 'w', writer) end
-return ''
+return ends
 `
 
 var (
@@ -177,8 +187,9 @@ return ''
 `)
 
 	// getScript reads records with those of their roots' subjects. KEYS: records. ARGV: for each "", or, to have the record
-	// of the subject that this root's names, the beginning of the records' keys. A subject that has no record, or
-	// has it in another group, is answered by the hash in its id alone.
+	// of the subject that this root's names, the beginning of the records' keys. A subject that has no record
+	// here is answered by the hash in its id alone: it may be in another group, or, while the slot moves, on another server,
+	// where Redis says nothing of it (the old one gives an error, the new one an absent key).
 	getScript = newScript(readsOnly, `
 local out = {}
 for i, key in ipairs(KEYS) do
@@ -187,7 +198,10 @@ for i, key in ipairs(KEYS) do
     local hash = r:sub(69 + r:byte(59) + struct.unpack('>I2', r, 60) + struct.unpack('>I2', r, 62) + r:byte(64) +
       struct.unpack('>I4', r, 65))
     if hash == '' then r = false
-    else r = redis.call('GET', ARGV[i] .. '\255\255\255' .. hash) or hash end
+    else
+      r = redis.pcall('GET', ARGV[i] .. '\255\255\255' .. hash) or hash
+      if type(r) == 'table' then r = hash end
+    end
   end
   out[i] = r
 end

@@ -25,15 +25,16 @@ type watched struct {
 
 	mu      sync.Mutex
 	known   []string // addresses of sentinels: those of the URL, and those that these know
-	clients map[string]rueidis.Client
+	clients map[string]client
 	last    string          // the one that was named last
 	former  map[string]bool // those before it that were not seen following it yet
 }
 
 func newWatched(t *target) *watched {
-	return &watched{target: t, known: slices.Clone(t.addrs), clients: map[string]rueidis.Client{}, former: map[string]bool{}}
+	return &watched{target: t, known: slices.Clone(t.addrs), clients: map[string]client{}, former: map[string]bool{}}
 }
 
+func (w *watched) clustered() bool        { return false }
 func (w *watched) every() time.Duration   { return probeEvery }
 func (w *watched) trusted() time.Duration { return store.Lease }
 
@@ -46,62 +47,68 @@ type testimony struct {
 	err      error
 }
 
+// plan asks all sentinels that are known, and those that these know, and is done when a majority agrees: one that hangs is
+// not waited for.
 func (w *watched) plan(ctx context.Context, t *topology, _ []string) (*plan, error) {
-	w.mu.Lock()
-	ask := slices.Clone(w.known)
-	w.mu.Unlock()
 	at := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, ioTimeout)
-	defer cancel()
-	said := map[string]testimony{} // by id: a sentinel may have two addresses
-	all := map[string]string{}     // every sentinel's address, by id
+	answers := make(chan testimony)
 	asked := map[string]bool{}
-	var first error
-	for range 3 { // those of the URL, those that they know, and once more
-		for _, a := range w.askAll(ctx, ask, asked) {
-			if a.err != nil {
-				if first == nil {
-					first = a.err
-				}
-				continue
-			}
-			said[a.id] = a
-			maps.Copy(all, a.peers)
-		}
-		for id := range said {
-			if _, ok := all[id]; !ok {
-				all[id] = ""
-			}
-		}
-		if ask = slices.Collect(maps.Values(all)); first != nil || len(said) == len(all) {
-			break
-		}
-	}
-	if len(said) > 0 {
-		w.remember(all)
-	}
-	return w.decide(said, len(all), at, first)
-}
-
-// askAll asks those sentinels that were not asked yet, at the same time.
-func (w *watched) askAll(ctx context.Context, addrs []string, asked map[string]bool) []testimony {
-	var out []testimony
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	for _, addr := range addrs {
+	pending := 0
+	ask := func(addr string) {
 		if addr == "" || asked[addr] {
-			continue
+			return
 		}
 		asked[addr] = true
-		wg.Go(func() {
-			a := w.ask(ctx, addr)
-			mu.Lock()
-			defer mu.Unlock()
-			out = append(out, a)
+		pending++
+		t.s.wg.Go(func() {
+			actx, cancel := context.WithTimeout(t.s.ending, ioTimeout)
+			defer cancel()
+			a := w.ask(actx, addr)
+			select {
+			case answers <- a:
+			case <-ctx.Done():
+			}
 		})
 	}
-	wg.Wait()
-	return out
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w.mu.Lock()
+	known := slices.Clone(w.known)
+	w.mu.Unlock()
+	for _, addr := range known {
+		ask(addr)
+	}
+	said := map[string]testimony{} // by id: a sentinel may have two addresses
+	all := map[string]string{}     // every sentinel's address, by id
+	var first error
+	for ; pending > 0; pending-- {
+		var a testimony
+		select {
+		case a = <-answers:
+		case <-ctx.Done():
+			return nil, unavailable("sentinels", ctx.Err())
+		}
+		if a.err != nil {
+			first = cmp.Or(first, a.err)
+			continue
+		}
+		said[a.id] = a
+		maps.Copy(all, a.peers)
+		if _, ok := all[a.id]; !ok {
+			all[a.id] = ""
+		}
+		w.remember(all)
+		if p := w.decide(said, len(all), at); p != nil {
+			return p, nil
+		}
+		for _, addr := range a.peers {
+			ask(addr)
+		}
+	}
+	if first != nil {
+		return nil, fmt.Errorf("%w: no majority of the sentinels names a master: %w", ErrUnavailable, first)
+	}
+	return nil, fmt.Errorf("%w: no majority of the %d sentinels names one master", ErrUnavailable, len(all))
 }
 
 // remember keeps whom to ask the next time.
@@ -118,8 +125,8 @@ func (w *watched) remember(all map[string]string) {
 	w.known = slices.Compact(addrs)
 }
 
-// decide believes what most of all sentinels say.
-func (w *watched) decide(said map[string]testimony, all int, at time.Time, first error) (*plan, error) {
+// decide returns what most of all sentinels say, or nil.
+func (w *watched) decide(said map[string]testimony, all int, at time.Time) *plan {
 	votes := map[string]int{}
 	for _, a := range said {
 		votes[a.master]++
@@ -138,12 +145,9 @@ func (w *watched) decide(said map[string]testimony, all int, at time.Time, first
 				p.others = slices.AppendSeq(p.others, maps.Keys(a.replicas))
 			}
 		}
-		return p, nil
+		return p
 	}
-	if first != nil {
-		return nil, fmt.Errorf("%w: no majority of the sentinels names a master: %w", ErrUnavailable, first)
-	}
-	return nil, fmt.Errorf("%w: no majority of the %d sentinels names one master", ErrUnavailable, all)
+	return nil
 }
 
 // able returns how many of the replicas could take the master's place. A master that has been replaced is named as a replica
@@ -240,26 +244,26 @@ func hasFlag(flags string, any ...string) bool {
 	return false
 }
 
+// client returns the client for a sentinel. Making one connects: the lock is not held meanwhile.
 func (w *watched) client(addr string) (rueidis.Client, error) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if c := w.clients[addr]; c != nil {
-		return c, nil
+	c := w.clients[addr]
+	if c == nil {
+		o := w.option(addr)
+		o.Username, o.Password = w.sentinelUser, w.sentinelPass
+		c = newClient(o)
+		w.clients[addr] = c
 	}
-	o := w.option(addr)
-	o.Username, o.Password = w.sentinelUser, w.sentinelPass
-	c, err := open(o)
-	if err != nil {
-		return nil, err
-	}
-	w.clients[addr] = c
-	return c, nil
+	w.mu.Unlock()
+	return c()
 }
 
 func (w *watched) close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, c := range w.clients {
-		c.Close()
+	for _, open := range w.clients {
+		if c, err := open(); err == nil {
+			c.Close()
+		}
 	}
 }

@@ -81,3 +81,33 @@ func TestSentinelMajority(t *testing.T) {
 	waitFor(t, "hearing", func() bool { return time.Since(s.Heard(3*16)) < store.Lease/2 })
 	waitFor(t, "a change", func() bool { return s.Apply(t.Context(), root.ID, store.Mark(root.ID, now, "")) == nil })
 }
+
+// One sentinel of three that hangs, or is down, is no reason to doubt the master, nor to refuse to begin: the other two agree.
+func TestSentinelMinority(t *testing.T) {
+	for name, fault := range map[string]func(*servers.Process) error{
+		"Hang": (*servers.Process).Pause, "Kill": (*servers.Process).Kill,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, s := startSentinel(t)
+			root := rootIn(3)
+			put(t, s, root)
+			if err := fault(w.Sentinels[0]); err != nil {
+				t.Fatal(err)
+			}
+			worst := time.Duration(0)
+			for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+				if _, err := s.Get(t.Context(), root.ID); err != nil {
+					t.Fatalf("Get = %v", err)
+				}
+				worst = max(worst, time.Since(s.Heard(3*16)))
+			}
+			t.Logf("heard %v ago at most", worst.Round(time.Millisecond))
+			if worst > store.Lease*slow {
+				t.Errorf("the lease was lost: heard %v ago", worst)
+			}
+			// The URL names the one that does not answer, and one other.
+			url := "redis+sentinel://" + w.Sentinels[0].Addr + "," + w.Sentinels[1].Addr + "/" + w.Name
+			put(t, openAt(t, url, Options{}), rootIn(3))
+		})
+	}
+}

@@ -29,6 +29,8 @@ type source interface {
 	every() time.Duration
 	// trusted is how long a plan may be believed; 0 means for ever.
 	trusted() time.Duration
+	// clustered reports whether the masters are a Cluster's.
+	clustered() bool
 	option(addr string) rueidis.ClientOption
 }
 
@@ -41,6 +43,7 @@ type topology struct {
 	// renewing is held while the source is asked.
 	renewing sync.Mutex
 	asked    atomic.Int64 // how often it was
+	epoch    int64        // of the cluster, as of the plan that was believed last
 
 	mu    sync.Mutex
 	nodes map[string]*node
@@ -70,7 +73,7 @@ func (t *topology) master(g int) (*node, error) {
 	}
 	if n.demoted.Load() {
 		t.kick()
-		return nil, fmt.Errorf("%w: %s is a replica now", ErrUnavailable, n.addr)
+		return nil, fmt.Errorf("%w: %s is no master now, or has lost its cluster", ErrUnavailable, n.addr)
 	}
 	return n, nil
 }

@@ -172,7 +172,7 @@ func splitHost(text, def string) (host, port string, err error) {
 func (t *target) parsePath(path string) error {
 	if t.mode == sentinel {
 		name, err := url.PathUnescape(path)
-		if err != nil || name == "" || strings.Contains(name, "/") {
+		if err != nil || name == "" || strings.ContainsAny(name, "/@") {
 			return errURL("path: want the name that the sentinels know the master by, redis+sentinel://h1,h2,h3/name")
 		}
 		t.master = name

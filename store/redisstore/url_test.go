@@ -57,6 +57,7 @@ func TestBadURL(t *testing.T) {
 		"redis+sentinel://:hunter2@a,b":         "path",
 		"redis+sentinel://:hunter2@a/":          "path",
 		"redis+sentinel://:hunter2@a/m?cluster": "query",
+		"redis+sentinel://mia:6/hunter2@a":      "path",
 		"redis://:hunter2@h" + strings.Repeat(",h", 200) + "/?cluster": "hosts",
 		"redis://:hunter2" + strings.Repeat("x", maxURL) + "@h":        "bytes",
 	} {
