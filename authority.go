@@ -26,7 +26,7 @@ type Config struct {
 	Keys *keyring.Ring
 	// Policies replace or add to DefaultPolicies, by name.
 	Policies map[string]Policy
-	// CacheSize is how many sessions are kept in memory, at about 900 bytes each. Zero means 100,000; negative, none.
+	// CacheSize is how many sessions are kept in memory, at about 700 bytes each. Zero means 100,000; negative, none.
 	CacheSize int
 	// Issuer is the https URL that names this installation in JWTs (iss). Without one, there are no JWTs.
 	Issuer string

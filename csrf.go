@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 
 	"github.com/afterlogin/afterlogin/keyring"
 )
@@ -16,17 +17,21 @@ func (a *Authority) CSRFToken(s *Session) string {
 	return base64.RawURLEncoding.EncodeToString(append([]byte{key.ID}, csrfMAC(key, s)...))
 }
 
-// CheckCSRF reports whether the text is the session's CSRF token.
-func (a *Authority) CheckCSRF(s *Session, text string) bool {
+// CheckCSRF reports whether the text is the session's CSRF token. It fails with ErrUnavailable, and only then, if that
+// cannot be known now.
+func (a *Authority) CheckCSRF(s *Session, text string) (bool, error) {
 	if len(text) != 44 {
-		return false
+		return false, nil
 	}
 	b, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil || len(b) != 33 {
-		return false
+		return false, nil
 	}
-	key, ok := a.keys.Key(keyring.CSRF, b[0])
-	return ok && hmac.Equal(csrfMAC(key, s), b[1:])
+	key, err := a.keys.Lookup(keyring.CSRF, b[0])
+	if errors.Is(err, keyring.ErrUnavailable) {
+		return false, unavailable("keys", err)
+	}
+	return err == nil && hmac.Equal(csrfMAC(key, s), b[1:]), nil
 }
 
 func csrfMAC(key keyring.Key, s *Session) []byte {

@@ -42,8 +42,8 @@ func (a *Authority) Explain(ctx context.Context, t Token, from Client) (*Explana
 	}) {
 		return ex, nil
 	}
-	trust := a.codec.Verify(&tok)
-	if err := a.codec.Missing(&tok); trust == opaque.Forged && err != nil {
+	trust, err := a.codec.Verify(&tok)
+	if err != nil {
 		return nil, unavailable("keys", err)
 	}
 	if !ex.step("mac", trust != opaque.Forged, ReasonForged, map[bool]string{

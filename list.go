@@ -204,8 +204,11 @@ func (a *Authority) parseCursor(q Query) (store.ID, error) {
 	if len(q.After) > 64 || err != nil || len(b) != 1+17+16 {
 		return store.ID{}, ErrBadCursor
 	}
-	key, ok := a.keys.Key(keyring.Sealing, b[0])
-	if !ok || !hmac.Equal(cursorMAC(key, q, b[:18]), b[18:]) {
+	key, err := a.keys.Lookup(keyring.Sealing, b[0])
+	if errors.Is(err, keyring.ErrUnavailable) {
+		return store.ID{}, unavailable("keys", err)
+	}
+	if err != nil || !hmac.Equal(cursorMAC(key, q, b[:18]), b[18:]) {
 		return store.ID{}, ErrBadCursor
 	}
 	id, err := store.ParseID(b[1:18])

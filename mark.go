@@ -41,7 +41,7 @@ func (a *Authority) EncodeMark(m Mark) string {
 }
 
 // DecodeMark is the inverse of EncodeMark. It fails with ErrBadMark for any text that EncodeMark of this installation
-// did not make. The empty text is the zero Mark.
+// did not make, and with ErrUnavailable if that cannot be known now. The empty text is the zero Mark.
 func (a *Authority) DecodeMark(text string) (Mark, error) {
 	if text == "" {
 		return Mark{}, nil
@@ -53,8 +53,11 @@ func (a *Authority) DecodeMark(text string) (Mark, error) {
 	if err != nil || len(b) != markSize { // line breaks are skipped by the decoder, and leave it too short
 		return Mark{}, ErrBadMark
 	}
-	key, ok := a.keys.Key(keyring.Sealing, b[0])
-	if !ok || !hmac.Equal(markMAC(key, b[:markBody]), b[markBody:]) {
+	key, err := a.keys.Lookup(keyring.Sealing, b[0])
+	if errors.Is(err, keyring.ErrUnavailable) {
+		return Mark{}, unavailable("keys", err)
+	}
+	if err != nil || !hmac.Equal(markMAC(key, b[:markBody]), b[markBody:]) {
 		return Mark{}, ErrBadMark
 	}
 	id, err := store.ParseID(b[2:25])

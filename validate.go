@@ -129,10 +129,10 @@ func (a *Authority) parse(t Token, accepted []Kind) (p presented, err error) {
 		}
 		return p, refuse(ReasonMalformed)
 	}
-	if p.trust = a.codec.Verify(&p.Token); p.trust == opaque.Forged {
-		if err := a.codec.Missing(&p.Token); err != nil {
-			return p, unavailable("keys", err)
-		}
+	if p.trust, err = a.codec.Verify(&p.Token); err != nil {
+		return p, unavailable("keys", err)
+	}
+	if p.trust == opaque.Forged {
 		return p, refuse(ReasonForged)
 	}
 	p.verifier = opaque.Verifier(p.ID, p.Generation, &p.Secret)

@@ -59,10 +59,7 @@ func (x *Auth) checkOrigin(v *visit, r *http.Request) error {
 // checkCSRF refuses a request that does not carry the session's CSRF token. w is the server's writer.
 func (x *Auth) checkCSRF(s *afterlogin.Session, r *http.Request, w http.ResponseWriter) error {
 	if h := r.Header[CSRFHeader]; len(h) > 0 {
-		if len(h) != 1 || !x.authority.CheckCSRF(s, h[0]) {
-			return ErrCSRFToken
-		}
-		return nil
+		return x.checkCSRFToken(s, h)
 	}
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != "application/x-www-form-urlencoded" || r.Body == nil {
@@ -78,7 +75,18 @@ func (x *Auth) checkCSRF(s *afterlogin.Session, r *http.Request, w http.Response
 			return errBadForm
 		}
 	}
-	if f := r.PostForm[CSRFField]; len(f) != 1 || !x.authority.CheckCSRF(s, f[0]) {
+	return x.checkCSRFToken(s, r.PostForm[CSRFField])
+}
+
+// checkCSRFToken refuses any but exactly one token, the session's.
+func (x *Auth) checkCSRFToken(s *afterlogin.Session, tokens []string) error {
+	if len(tokens) != 1 {
+		return ErrCSRFToken
+	}
+	switch ok, err := x.authority.CheckCSRF(s, tokens[0]); {
+	case err != nil:
+		return err
+	case !ok:
 		return ErrCSRFToken
 	}
 	return nil

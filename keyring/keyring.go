@@ -9,6 +9,7 @@ package keyring
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -155,13 +156,14 @@ func (r *Ring) Key(p Purpose, id uint8) (Key, bool) {
 }
 
 // Lookup returns the key with the id, whatever its state. It returns ErrNoKey if there never was one or if it is dead, and
-// ErrUnavailable if that is not known: the key may be one that another node has made, and the store does not answer. A key
-// that is there costs no lock and no look at the store; one that a shared ring does not have is looked for there first,
-// once a second at most, however many ask.
+// ErrUnavailable if that is not known: the key may be one that another node has made, and the store does not answer, or too
+// many wait for its answer. A key that is there costs no lock and no look at the store; one that a shared ring does not
+// have is looked for there first, once a second at most, however many ask. A key is used Lead after it was made, so a
+// look of a second ago has seen every key that is in use.
 func (r *Ring) Lookup(p Purpose, id uint8) (Key, error) {
 	k, found := r.find(p, id)
 	if !found && r.shared != nil && id != 0 {
-		if err := r.shared.refresh(); err != nil {
+		if err := r.shared.refresh(context.Background(), false); err != nil {
 			return Key{}, err
 		}
 		k, found = r.find(p, id)
@@ -259,7 +261,7 @@ func (r *Ring) SetState(p Purpose, id uint8, s State) error {
 		case s == Distrusted && p != MAC:
 			return c, fmt.Errorf("keyring: only a mac key can be distrusted, not a %s key", p)
 		case s == list[i].State:
-			return c, errDone
+			return c, nil // written once more: another call, or node, may have had no answer to this
 		}
 		list[i].State = s
 		return c.with(p, list), nil
@@ -306,6 +308,13 @@ func (r *Ring) set(c contents) {
 
 // errDone says that there is nothing to write: the keys are already as the change would have them.
 var errDone = errors.New("keyring: nothing to change")
+
+// doubtful reports whether what the ring has may not be durable: a change was not confirmed.
+func (r *Ring) doubtful() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.shared != nil && r.shared.doubt
+}
 
 // change puts the changed keys in place once they are durable. In a shared ring f is called again, with what is there
 // then, when another node was faster or it is not known whether the change was made; the second time it finds what it made

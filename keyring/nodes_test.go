@@ -95,8 +95,8 @@ func visit(t *testing.T, node func() *afterlogin.Authority) {
 			t.Errorf("session: %v", err)
 			return
 		}
-		if !node().CheckCSRF(s, csrf) {
-			t.Error("a CSRF token is refused")
+		if ok, err := node().CheckCSRF(s, csrf); err != nil || !ok {
+			t.Errorf("a CSRF token is refused: %v", err)
 		}
 		if _, err := node().Validate(ctx, g.Access.Token, afterlogin.Expect{Kinds: []afterlogin.Kind{afterlogin.KindAccess}}); err != nil {
 			t.Errorf("access token: %v", err)

@@ -26,10 +26,17 @@ const (
 	changeTimeout = 5 * time.Second
 	// lookEvery is how often at most a key that is not there has the record read.
 	lookEvery = time.Second
+	// unread is for how long a signing key is taken for good without the record having been read.
+	unread = 3 * Reread
+	// maxWaiting is how many may wait at once for a key that is not there. Junk could have any number wait.
+	maxWaiting = 1000
 )
 
 // recordKind is the kind of the ring's record. No other record has it, and no token.
 const recordKind = 'y'
+
+// noteKind is the kind of the note that the server leaves of its admin key. Nothing in it is sealed.
+const noteKind = 'n'
 
 // recordID is the ring's record: that of a subject which nobody can be, since no subject begins with a zero byte.
 var recordID = store.SubjectID(0, "\x00keys")
@@ -42,6 +49,9 @@ var (
 	// ErrOtherRing is returned by PlaceShared if the store has other keys already, and what a shared ring reports
 	// of a record that is of another installation.
 	ErrOtherRing = errors.New("keyring: the store holds the keys of another installation, or others than these")
+	// ErrRolledBack is what a shared ring reports of a record from before a key was distrusted or retired: the store has lost
+	// changes. The ring puts back what the store needs to know by itself, and reports this until it has.
+	ErrRolledBack = errors.New("keyring: the store has keys from before one of them was distrusted or retired; if that does not pass, rotate the keys on another node")
 )
 
 // SharedOptions may all be zero.
@@ -55,7 +65,7 @@ type SharedOptions struct {
 // OpenShared reads the ring from the store, or makes it there with fresh keys if the store is empty; of several nodes that
 // do so at once, all get the keys of the one that was first. The record holds what a key file holds, sealed with the
 // master key, which all nodes need. It returns ErrWrongMaster if that does not open it, and ErrNoRing if the store has
-// records and no ring.
+// records and no ring (see Needed).
 //
 // The ring then follows the record: a change by any node is known to all as soon as they are told of it, and within Reread
 // whatever happens. A key begins to make things Lead later. While the store does not answer, the ring keeps the keys it
@@ -67,7 +77,7 @@ func OpenShared(ctx context.Context, st store.Store, master []byte, o SharedOpti
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &shared{store: st, log: o.Logger, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	s := &shared{store: st, log: o.Logger, wake: make(chan struct{}, 1), sought: make(chan struct{}, 1), next: make(chan struct{})}
 	s.ctx, s.end = context.WithCancel(context.Background())
 	// Before the first read, so that no change after it is missed.
 	s.stop = st.Notify(func(root store.ID) {
@@ -96,49 +106,65 @@ type shared struct {
 	end   context.CancelFunc
 	stop  func() // ends Notify's calls
 	ended sync.WaitGroup
-	wake  chan struct{} // asks follow for a read
-	due   atomic.Bool   // it was asked, and has not begun
+
+	wake   chan struct{} // asks follow for a read
+	due    atomic.Bool   // it was asked, and has not begun
+	sought chan struct{} // asks follow for a read as soon as lookEvery permits
+	// good is when the last read that succeeded began.
+	good atomic.Pointer[time.Time]
+
+	// doubt says that a put of ours may have been made without being confirmed. It is guarded by the ring's mu.
+	doubt bool
 
 	mu      sync.Mutex
 	version uint64        // of the record that the ring's keys are of
 	payload []byte        // of that version: a store that lost a change may use its version again
-	running bool          // a read is under way
-	began   time.Time     // when the last one began
-	failed  error         // how the last one ended
-	done    chan struct{} // closed when the read that is running ends, or the next one
+	began   time.Time     // when the last read began
+	failed  error         // how the last one that ended did
+	running chan struct{} // closed when the read that is under way ends; nil if none is
+	next    chan struct{} // closed when the next one ends that has not begun
+	waiting int           // how many wait for a read
 }
 
 // first reads the ring, or makes it.
 func (s *shared) first(ctx context.Context, master []byte) (*Ring, error) {
 	var fresh *Ring
 	var last error
+	doubt := false // a put of ours may have been made; who looks does not know whether enough copies of it exist
 	for range attempts {
+		began := time.Now()
 		rec, err := s.read(ctx)
 		if err != nil {
 			return nil, err
 		}
+		var r *Ring
+		var version uint64
 		if rec != nil {
-			r, err := parse(rec.Payload, master)
-			if err != nil {
+			if r, err = parse(rec.Payload, master); err != nil {
 				return nil, err
 			}
-			s.version, s.payload = rec.Version, rec.Payload
-			return r, nil
-		}
-		if fresh == nil {
-			if fresh, err = s.fresh(ctx, master); err != nil {
-				return nil, err
+			if version = rec.Version; !doubt {
+				s.version, s.payload = version, rec.Payload
+				s.good.Store(&began)
+				return r, nil
 			}
+		} else {
 			if fresh == nil {
+				if fresh, err = s.fresh(ctx, master); err != nil {
+					return nil, err
+				}
+			}
+			if r = fresh; r == nil {
 				continue // another node was faster
 			}
 		}
-		switch payload, err := s.put(ctx, fresh, fresh.contents(), 0); {
+		switch payload, err := s.put(ctx, r, r.contents(), version); {
 		case err == nil:
-			s.version, s.payload = 1, payload
-			return fresh, nil
-		case errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrUnknown), errors.Is(err, store.ErrUnconfirmed):
-			last = err
+			s.version, s.payload = version+1, payload
+			s.good.Store(&began)
+			return r, nil
+		case errors.Is(err, store.ErrConflict), uncertain(err):
+			last, doubt = err, doubt || uncertain(err)
 		default:
 			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
@@ -149,12 +175,19 @@ func (s *shared) first(ctx context.Context, master []byte) (*Ring, error) {
 // attempts bounds the loops that read, change and put the record.
 const attempts = 16
 
+// uncertain reports whether the error of a put leaves open that it was made. Who then finds it in the store knows that it
+// was, and not that it will not be lost: that is known of what is written once more.
+func uncertain(err error) bool {
+	return errors.Is(err, store.ErrUnknown) || errors.Is(err, store.ErrUnconfirmed)
+}
+
 // fresh makes a new ring for a store that is empty. It returns nil if the ring is there after all.
 func (s *shared) fresh(ctx context.Context, master []byte) (*Ring, error) {
-	for _, err := range s.store.List(ctx, store.Query{}) {
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
-		}
+	needed, err := Needed(ctx, s.store)
+	if err != nil {
+		return nil, err
+	}
+	if needed {
 		if rec, err := s.read(ctx); err != nil || rec != nil {
 			return nil, err
 		}
@@ -163,6 +196,33 @@ func (s *shared) fresh(ctx context.Context, master []byte) (*Ring, error) {
 	r := New()
 	r.master = (*[KeySize]byte)(bytes.Clone(master))
 	return r, nil
+}
+
+// Needed reports whether the store holds records that some ring has sealed, of whatever tenant: without its keys nobody
+// can read them, and fresh ones must not take their place. Of a store that is no store.Bulk only the roots of tenant 0
+// are looked at. It fails with ErrUnavailable.
+func Needed(ctx context.Context, st store.Store) (bool, error) {
+	bulk, ok := st.(store.Bulk)
+	if !ok {
+		for _, err := range st.List(ctx, store.Query{}) {
+			if err != nil {
+				return false, fmt.Errorf("%w: %w", ErrUnavailable, err)
+			}
+			return true, nil
+		}
+		return false, nil
+	}
+	for batch, err := range bulk.Scan(ctx, "") {
+		if err != nil {
+			return false, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		for _, r := range batch.Records {
+			if r.Kind != recordKind && r.Kind != noteKind {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
 }
 
 // read returns the record, nil if there is none.
@@ -208,6 +268,7 @@ func (s *shared) change(f func(contents) (contents, error)) error {
 	r := s.ring
 	var last error
 	for try := range attempts {
+		s.doubt = s.doubt || uncertain(last)
 		if try > 0 && !errors.Is(last, store.ErrConflict) && !pause(ctx, time.Duration(try)*20*time.Millisecond) {
 			break
 		}
@@ -221,15 +282,16 @@ func (s *shared) change(f func(contents) (contents, error)) error {
 		}
 		want, err := f(have.settle(r.now()))
 		switch {
-		case err == errDone && !errors.Is(last, store.ErrUnconfirmed):
+		case err == errDone && !s.doubt:
 			return nil
-		case err == errDone: // made, and too few copies are known to exist: written once more, they are counted once more
+		case err == errDone: // made, and it is not known of how many copies: written once more, they are counted once more
 			want = have
 		case err != nil:
 			return err
 		}
 		switch payload, err := s.put(ctx, r, want, version); {
 		case err == nil:
+			s.doubt = false
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if version+1 > s.version || version == 0 { // otherwise a read was faster, and saw somebody's next change
@@ -242,6 +304,7 @@ func (s *shared) change(f func(contents) (contents, error)) error {
 			last = err
 		}
 	}
+	s.doubt = s.doubt || uncertain(last)
 	if last == nil {
 		last = ctx.Err()
 	}
@@ -254,7 +317,8 @@ func (s *shared) take(c contents, version uint64, payload []byte) {
 	s.ring.set(c)
 }
 
-// latest reads the record and takes its keys over. If the record is gone the keys are those that the ring has, for version 0.
+// latest reads the record and takes its keys over. If the record is gone the keys are those that the ring has, for version
+// 0. What the ring knows and a store that lost changes does not is put back before latest returns.
 func (s *shared) latest(ctx context.Context) (contents, uint64, error) {
 	s.mu.Lock()
 	before := s.version
@@ -266,14 +330,33 @@ func (s *shared) latest(ctx context.Context) (contents, uint64, error) {
 	if rec == nil {
 		return s.ring.contents(), 0, nil
 	}
+	c, ahead, err := s.takeOver(rec, before)
+	if err != nil || !ahead {
+		return c, rec.Version, err
+	}
+	s.log.Error("the store has keys from before one was distrusted or retired; what it has lost of that is put back", "version", rec.Version)
+	payload, err := s.put(ctx, s.ring, c, rec.Version)
+	if err != nil { // perhaps somebody else was faster, with the same
+		return contents{}, 0, fmt.Errorf("%w: %w: %w", ErrUnavailable, ErrRolledBack, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.version == rec.Version && s.payload == nil {
+		s.version, s.payload = rec.Version+1, payload
+	}
+	return c, rec.Version + 1, nil
+}
+
+// takeOver takes over the keys of a record that was read when the ring's were of the version before. It reports whether
+// they are ahead of what the record says (see merge).
+func (s *shared) takeOver(rec *store.Record, before uint64) (c contents, ahead bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if rec.Version == s.version && bytes.Equal(rec.Payload, s.payload) {
-		return s.ring.contents(), rec.Version, nil
+		return s.ring.contents(), false, nil
 	}
-	c, err := s.open(rec)
-	if err != nil {
-		return contents{}, 0, err
+	if c, ahead, err = s.ring.merge(rec.Payload); err != nil {
+		return contents{}, false, err
 	}
 	switch {
 	case rec.Version > s.version:
@@ -282,181 +365,14 @@ func (s *shared) latest(ctx context.Context) (contents, uint64, error) {
 		// was lost with it has not been used, unless the store lost more than the Lead.
 		s.log.Error("the store has lost a change of the keys; it is taken as the store has it", "version", rec.Version, "had", s.version)
 	default: // this read was slower than a change of our own
-		return c, rec.Version, nil
+		return c, false, nil
 	}
-	s.take(c, rec.Version, rec.Payload)
-	return c, rec.Version, nil
-}
-
-// open returns what the record holds, as a successor of what the ring has: a key keeps its place in memory, and one that
-// was distrusted, dead or retired does not come back, whatever somebody wrote into the store.
-func (s *shared) open(rec *store.Record) (contents, error) {
-	r := s.ring
-	n, err := parse(rec.Payload, r.master[:])
-	if err != nil {
-		return contents{}, err
+	payload := rec.Payload
+	if ahead {
+		payload = nil // it is not what the ring has: the next read looks again, unless the ring's has been put
 	}
-	if n.installation != r.installation {
-		return contents{}, fmt.Errorf("%w: restart this node if that is meant", ErrOtherRing)
-	}
-	had, c := r.contents(), n.contents()
-	for p, list := range c.keys {
-		for i := range list {
-			for _, old := range had.keys[p] {
-				if old.ID != list[i].ID || *old.secret != *list[i].secret {
-					continue
-				}
-				list[i].secret = old.secret
-				if old.State.rank() > list[i].State.rank() && old.State.rank() >= Distrusted.rank() {
-					list[i].State, list[i].From = old.State, time.Time{}
-				}
-			}
-		}
-	}
-	for p, list := range c.keys {
-		if err := checkKeys(p, list); err != nil {
-			return contents{}, fmt.Errorf("keyring: the store has keys from before they were distrusted: %w", err)
-		}
-	}
-	for i, k := range c.signing {
-		j := had.signing.index(k.ID)
-		if j < 0 {
-			continue
-		}
-		if old := had.signing[j]; old.Retired && !k.Retired {
-			k.Retired, k.Until, k.key = true, old.Until, nil
-		}
-		k.public = had.signing[j].public
-		c.signing[i] = k
-	}
-	return c.settle(r.now()), nil
-}
-
-// follow reads the record when it was changed, when a key is looked for, every Reread, and soon again if that failed.
-func (s *shared) follow() {
-	defer s.ended.Done()
-	t := time.NewTimer(Reread)
-	defer t.Stop()
-	for {
-		if s.again(); s.ring.Err() == nil {
-			t.Reset(Reread)
-		} else {
-			t.Reset(lookEvery)
-		}
-		select {
-		case <-t.C:
-		case <-s.wake:
-		case <-s.ctx.Done():
-			return
-		}
-	}
-}
-
-// again reads the record once, and tells those that wait for it.
-func (s *shared) again() {
-	ctx, cancel := context.WithTimeout(s.ctx, readTimeout)
-	defer cancel()
-	s.mu.Lock()
-	s.began, s.running = time.Now(), true
-	s.due.Store(false)
-	select {
-	case <-s.wake: // asked for before this read, which serves it
-	default:
-	}
-	s.mu.Unlock()
-
-	c, version, err := s.latest(ctx)
-	if err == nil && version == 0 {
-		// Somebody emptied the store. Its records are gone with the keys; but nodes that start on it must get the same ones.
-		s.log.Error("the keys are gone from the store; they are put back")
-		if _, err = s.put(ctx, s.ring, c, 0); err == nil || errors.Is(err, store.ErrConflict) {
-			err = nil
-			s.mu.Lock()
-			s.version = 0 // whoever was first, it is read as a later one
-			s.mu.Unlock()
-		}
-	}
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if now := s.ring.now(); err == nil {
-		if c := s.ring.contents(); c.due(now) {
-			s.ring.set(c.settle(now))
-		}
-	}
-	if err != nil && s.failed == nil && s.ctx.Err() == nil {
-		s.log.Warn("the keys cannot be read; those known are used", "err", err)
-	} else if err == nil && s.failed != nil {
-		s.log.Info("the keys can be read again")
-	}
-	close(s.done)
-	s.failed, s.running, s.done = err, false, make(chan struct{})
-}
-
-// due reports whether settle would change anything.
-func (c contents) due(now time.Time) bool {
-	for _, list := range c.keys {
-		if k := list[len(list)-1]; k.State == Next && !now.Before(k.From) {
-			return true
-		}
-	}
-	return false
-}
-
-func (s *shared) rouse() {
-	s.due.Store(true)
-	select {
-	case s.wake <- struct{}{}:
-	default: // a read is due already
-	}
-}
-
-// refresh sees to it that the record was read within the last second, and returns how that ended: nil or ErrUnavailable.
-// It waits for a read that is running or due, and starts one if the last began longer ago.
-func (s *shared) refresh() error {
-	s.mu.Lock()
-	done, failed := s.done, s.failed
-	recent := !s.running && !s.due.Load() && time.Since(s.began) < lookEvery
-	if !recent && !s.running {
-		s.rouse()
-	}
-	s.mu.Unlock()
-	if !recent {
-		late := time.NewTimer(readTimeout)
-		defer late.Stop()
-		select {
-		case <-done:
-		case <-s.ctx.Done():
-		case <-late.C:
-			return fmt.Errorf("%w: the read takes too long", ErrUnavailable)
-		}
-		s.mu.Lock()
-		failed = s.failed
-		s.mu.Unlock()
-	}
-	if failed != nil && !errors.Is(failed, ErrUnavailable) {
-		return fmt.Errorf("%w: %w", ErrUnavailable, failed)
-	}
-	return failed
-}
-
-// Refresh reads a shared ring's record now, unless that was done within the last second, and returns Err. It does nothing
-// for other rings.
-func (r *Ring) Refresh() error {
-	if r.shared == nil {
-		return nil
-	}
-	return r.shared.refresh()
-}
-
-// Err returns why a shared ring could not read its record when it last did, at most Reread ago, and nil if it could.
-func (r *Ring) Err() error {
-	if r.shared == nil {
-		return nil
-	}
-	r.shared.mu.Lock()
-	defer r.shared.mu.Unlock()
-	return r.shared.failed
+	s.take(c, rec.Version, payload)
+	return c, ahead, nil
 }
 
 func (s *shared) close() {

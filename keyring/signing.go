@@ -213,14 +213,22 @@ func (r *Ring) PublicKeys(now time.Time) *jwt.Keys {
 	return keys
 }
 
-// PublicKey returns the published key with the id, and jwt.ErrUnknownKey if there is none at the time. A shared ring looks
-// for an id that it does not have in the store, as in Lookup, and returns jwt.ErrUnavailable if that does not answer. A
-// key that is there costs no lock and no allocation; it is how a jwt.KeySet of the ring's own keys is made (see KeySet).
+// PublicKey returns the published key with the id, and jwt.ErrUnknownKey if there is none at the time.
+//
+// A shared ring looks for an id that it does not have in the store, by a read that begins after the call: another node may
+// have begun to sign with it a moment ago. There is one such read a second, for all that wait. It returns
+// jwt.ErrUnavailable if the store does not answer, if too many wait, and, for every id, if the store was not read for three
+// times Reread: the key may have been retired meanwhile. A key that is there costs no lock and no allocation; it is how a
+// jwt.KeySet of the ring's own keys is made (see KeySet).
 func (r *Ring) PublicKey(kid string, now time.Time) (*jwt.PublicKey, error) {
+	return r.publicKey(context.Background(), kid, now)
+}
+
+func (r *Ring) publicKey(ctx context.Context, kid string, now time.Time) (*jwt.PublicKey, error) {
 	s := *r.signing.Load()
 	i := s.index(kid)
-	if i < 0 && r.shared != nil {
-		if err := r.shared.refresh(); err != nil {
+	if r.shared != nil && (i < 0 || r.shared.stale()) {
+		if err := r.shared.refresh(ctx, true); err != nil {
 			return nil, fmt.Errorf("%w: %w", jwt.ErrUnavailable, err)
 		}
 		s = *r.signing.Load()
@@ -246,15 +254,15 @@ type ringKeys struct {
 	now  func() time.Time
 }
 
-func (s ringKeys) Key(_ context.Context, kid string) (*jwt.PublicKey, error) {
-	return s.ring.PublicKey(kid, s.now())
+func (s ringKeys) Key(ctx context.Context, kid string) (*jwt.PublicKey, error) {
+	return s.ring.publicKey(ctx, kid, s.now())
 }
 
 // EnsureSigning makes a first key of the algorithm, which signs at once, if there is none without a successor, and returns
 // the one there is otherwise. A ring of New has one for EdDSA; a key file of an earlier version has none. The ring is
 // durable before it returns.
 func (r *Ring) EnsureSigning(alg jwt.Algorithm, now time.Time) (SigningKey, error) {
-	if s := *r.signing.Load(); s.newest(alg) >= 0 {
+	if s := *r.signing.Load(); s.newest(alg) >= 0 && !r.doubtful() {
 		return s[s.newest(alg)], nil
 	}
 	return r.changeSigning(now, func(s signingKeys, _ SigningKey) (signingKeys, SigningKey, error) {

@@ -44,30 +44,34 @@ func PlaceShared(ctx context.Context, st store.Store, sealed, master []byte) err
 		return err
 	}
 	var last error
+	doubt := false
 	for range attempts {
 		rec, err := readRecord(ctx, st)
 		if err != nil {
 			return err
 		}
 		var version uint64
+		text := sealed
 		if rec != nil {
 			have, err := parseSealed(rec.Payload, master)
 			switch {
 			case err != nil:
 				return err
-			case want.within(have) && !errors.Is(last, store.ErrUnconfirmed):
+			case want.within(have) && !doubt:
 				return nil
+			case want.within(have):
+				text = rec.Payload // written once more, to know of its copies
 			case !have.within(want):
 				return ErrOtherRing
 			}
 			version = rec.Version
 		}
-		_, err = putRecord(ctx, st, sealed, version)
+		_, err = putRecord(ctx, st, text, version)
 		switch {
 		case err == nil:
 			return nil
-		case errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrUnknown), errors.Is(err, store.ErrUnconfirmed):
-			last = err
+		case errors.Is(err, store.ErrConflict), uncertain(err):
+			last, doubt = err, doubt || uncertain(err)
 		case errors.Is(err, ErrTooManyKeys):
 			return err
 		default:

@@ -141,29 +141,24 @@ const (
 	Doubtful              // the MAC holds, but its key may have leaked: only the stored verifier counts
 )
 
-// Verify checks the token's MAC in constant time.
-func (c *Codec) Verify(t *Token) Trust {
-	key, ok := c.ring.Key(keyring.MAC, t.KeyID)
-	if !ok {
-		return Forged
+// Verify checks the token's MAC in constant time. The error is keyring.ErrUnavailable, and the only one: the token's key may
+// be one that another node has made, and the store of the keys does not answer. Then nothing is known of the token.
+func (c *Codec) Verify(t *Token) (Trust, error) {
+	key, err := c.ring.Lookup(keyring.MAC, t.KeyID)
+	if err != nil {
+		if errors.Is(err, keyring.ErrUnavailable) {
+			return Forged, err
+		}
+		return Forged, nil
 	}
 	sum := c.sum(key, t)
 	if !hmac.Equal(sum[:], t.mac[:]) {
-		return Forged
+		return Forged, nil
 	}
 	if key.State == keyring.Distrusted {
-		return Doubtful
+		return Doubtful, nil
 	}
-	return Genuine
-}
-
-// Missing returns why nothing can be said of a token that Verify calls Forged: keyring.ErrUnavailable if its key may be one
-// that another node has made, and the store of the keys does not answer. Otherwise it returns nil.
-func (c *Codec) Missing(t *Token) error {
-	if _, err := c.ring.Lookup(keyring.MAC, t.KeyID); errors.Is(err, keyring.ErrUnavailable) {
-		return err
-	}
-	return nil
+	return Genuine, nil
 }
 
 // Format returns the text of the token, with a MAC by the active key. The caller has set Kind, ID, Generation and
