@@ -125,21 +125,13 @@ func (r *remote) call(ctx context.Context, method, path string, query url.Values
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Authorization", "Bearer "+r.key)
 	req.Header.Set("Accept", "application/json")
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := r.http.Do(req)
+	resp, err := r.do(req)
 	if err != nil {
-		if ctx.Err() != nil {
-			return context.Canceled
-		}
-		var u *url.Error
-		if errors.As(err, &u) {
-			err = u.Err
-		}
-		return fail(exitUnreachable, "is it running? Start it with \"afterlogin serve\", or name another with --server", "no answer from %s: %w", r.server, err)
+		return err
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
@@ -154,6 +146,53 @@ func (r *remote) call(ctx context.Context, method, path string, query url.Values
 	}
 	if err := json.Unmarshal(answer, out); err != nil {
 		return fail(exitError, "is that an afterlogin server?", "the answer of %s cannot be read", r.server)
+	}
+	return nil
+}
+
+// do sends the request with the key. The error is for people.
+func (r *remote) do(req *http.Request) (*http.Response, error) {
+	req.Header.Set("Authorization", "Bearer "+r.key)
+	resp, err := r.http.Do(req)
+	if err == nil {
+		return resp, nil
+	}
+	if req.Context().Err() != nil {
+		return nil, context.Canceled
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	return nil, fail(exitUnreachable, "is it running? Start it with \"afterlogin serve\", or name another with --server", "no answer from %s: %w", r.server, err)
+}
+
+// download copies an answer of any size, which may take as long as it does.
+func (r *remote) download(ctx context.Context, path string, to io.Writer) error {
+	if r.base == nil {
+		if err := r.open(); err != nil {
+			return err
+		}
+	}
+	r.http.Timeout = 0
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.base.String()+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := r.do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 300 {
+		answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+		if err != nil {
+			return err
+		}
+		return r.refusal(resp, answer)
+	}
+	if _, err := io.Copy(to, resp.Body); err != nil {
+		return fail(exitUnreachable, "", "the answer of %s broke off: %w", r.server, err)
 	}
 	return nil
 }

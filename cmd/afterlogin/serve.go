@@ -17,11 +17,13 @@ func (p *program) serveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server",
-		Long: "Run the server on the embedded store in the data directory.\n\n" +
+		Long: "Run the server on the embedded store in the data directory, or on a Redis or PostgreSQL that --store names and\n" +
+			"any number of servers share.\n\n" +
 			"At the first start it makes the directory, its keys, and an API key in <data>/admin.key with which the other\n" +
-			"commands work. It stops at SIGTERM or SIGINT without losing a request; a second signal ends it at once.",
+			"commands work. On a shared store the first server does, and the others need the same master key. It stops at SIGTERM or SIGINT without losing a request; a second signal ends it at once.",
 		Example: "  afterlogin serve\n" +
 			"  afterlogin serve --data /var/lib/afterlogin --listen 0.0.0.0:7070 --behind-proxy\n" +
+			"  afterlogin serve --store redis://10.0.0.5:6379 --master-key-file /run/secrets/master.key\n" +
 			"  afterlogin serve --config /etc/afterlogin.yaml",
 		Args: cobra.NoArgs,
 	}
@@ -55,9 +57,9 @@ func (p *program) serveCommand() *cobra.Command {
 		}
 		url := baseURL(l.Config, listener.Addr())
 		if asJSON {
-			log.Info("listening", "url", url, "data", l.Config.Data, "admin_key", s.AdminKey, "version", version())
+			log.Info("listening", "url", url, "data", l.Config.Data, "store", s.Store, "admin_key", s.AdminKey, "version", version())
 		} else {
-			fmt.Fprintf(p.Err, "afterlogin %s  %s\n  data       %s\n  admin key  %s\n", version(), url, l.Config.Data, s.AdminKey)
+			fmt.Fprintf(p.Err, "afterlogin %s  %s\n  data       %s\n  store      %s\n  admin key  %s\n", version(), url, l.Config.Data, s.Store, s.AdminKey)
 		}
 		err = s.Run(cmd.Context(), listener)
 		if cerr := s.Close(); err == nil {

@@ -257,12 +257,13 @@ func notAToken(arg string) error {
 
 func (p *program) sessionsRevokeCommand() *cobra.Command {
 	var subject, but string
-	var everything, derived, yes bool
+	var everything, derived, yes, wait bool
 	c := &cobra.Command{
 		Use: "revoke (<id>... | --subject <name>)", Short: "End sessions",
 		Long: "End sessions and API keys by id, or all sessions of a subject. What has been ended stays ended; ending it again does no harm.\n\n" +
 			"Ending all sessions of a subject asks first, with their number. Without a terminal, say --yes.\n\n" +
-			"With --derived, everything that came from the session ends, too: the offline grants and the API keys that the person made while signed in to it.",
+			"With --derived, everything that came from the session ends, too: the offline grants and the API keys that the person made while signed in to it.\n\n" +
+			"Where several servers share a store, the others hear of it within milliseconds, and within a second in any case. With --wait, the command ends when none can accept it any more.",
 		Example: "  afterlogin sessions revoke ses_B4k…\n  afterlogin sessions revoke --subject mia --others-than ses_B4k…\n  afterlogin sessions revoke --subject build-server --everything --yes",
 	}
 	r := p.remoteFlags(c)
@@ -271,6 +272,7 @@ func (p *program) sessionsRevokeCommand() *cobra.Command {
 	c.Flags().BoolVar(&everything, "everything", false, "API keys, too")
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	c.Flags().BoolVar(&derived, "derived", false, "also everything that came from the session, API keys, too")
+	c.Flags().BoolVar(&wait, "wait", false, "until no server can accept them any more")
 	c.MarkFlagsMutuallyExclusive("others-than", "everything")
 	c.MarkFlagsMutuallyExclusive("subject", "derived")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
@@ -282,17 +284,20 @@ func (p *program) sessionsRevokeCommand() *cobra.Command {
 		case subject == "" && (but != "" || everything):
 			return usage("add --subject", "--others-than and --everything are about a subject")
 		case subject != "":
-			return p.revokeSubject(cmd.Context(), r, subject, but, everything, yes)
+			return p.revokeSubject(cmd.Context(), r, subject, but, everything, yes, wait)
 		}
 		for _, id := range args {
 			if err := notAToken(id); err != nil {
 				return err
 			}
 		}
-		for _, id := range args {
-			var q url.Values
+		for i, id := range args {
+			q := url.Values{}
 			if derived {
-				q = url.Values{"derived": {"true"}}
+				q.Set("derived", "true")
+			}
+			if wait && i == len(args)-1 {
+				q.Set("wait", "true")
 			}
 			if err := r.call(cmd.Context(), http.MethodDelete, "/v1/sessions/"+segment(id), q, nil, nil); err != nil {
 				return err
@@ -304,11 +309,14 @@ func (p *program) sessionsRevokeCommand() *cobra.Command {
 	return c
 }
 
-func (p *program) revokeSubject(ctx context.Context, r *remote, subject, but string, everything, yes bool) error {
+func (p *program) revokeSubject(ctx context.Context, r *remote, subject, but string, everything, yes, wait bool) error {
 	path := "/v1/subjects/" + segment(subject) + "/sessions"
 	what := "sessions"
 	count := url.Values{"limit": {"1000"}, "kind": {"session"}}
 	q := url.Values{}
+	if wait {
+		q.Set("wait", "true")
+	}
 	if everything {
 		q.Set("scope", "everything")
 		what = "sessions and API keys"

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -56,6 +57,8 @@ type API struct {
 	keys      *keyring.Ring
 	algorithm jwt.Algorithm
 	streams   streams
+	backup    func(context.Context, io.Writer) error
+	backingUp sync.Mutex
 }
 
 // Options configure New. The zero value works.
@@ -66,11 +69,13 @@ type Options struct {
 	Keys *keyring.Ring
 	// Algorithm is what the authority signs JWTs with. Empty is EdDSA.
 	Algorithm jwt.Algorithm
+	// Backup writes a backup of the store, for /v1/backup. Nil: there are none through the API.
+	Backup func(context.Context, io.Writer) error
 }
 
 // New returns the API of the authority.
 func New(authority *afterlogin.Authority, o Options) *API {
-	a := &API{authority: authority, log: o.Logger, now: o.Now, mux: http.NewServeMux(), methods: make(map[string][]string), keys: o.Keys, algorithm: o.Algorithm}
+	a := &API{authority: authority, log: o.Logger, now: o.Now, mux: http.NewServeMux(), methods: make(map[string][]string), keys: o.Keys, algorithm: o.Algorithm, backup: o.Backup}
 	if a.algorithm == "" {
 		a.algorithm = jwt.EdDSA
 	}
@@ -112,6 +117,7 @@ func New(authority *afterlogin.Authority, o Options) *API {
 	a.clientRoutes()
 	a.signingKeyRoutes()
 	a.eventRoutes()
+	a.backupRoutes()
 	a.finish()
 	return a
 }

@@ -92,7 +92,10 @@ func (a *API) apiKeyRoutes() {
 	register(a, route{
 		method: http.MethodDelete, path: "/v1/api-keys/{id}", scope: APIKeysWrite, id: "revoke-api-key", status: http.StatusNoContent,
 		errors: []int{http.StatusNotFound}, summary: "End an API key", text: "Durable when answered. Ending it again does no harm.",
-	}, func(ctx context.Context, in *KeyIDInput) (*struct{}, error) {
+	}, func(ctx context.Context, in *struct {
+		KeyIDInput
+		Wait
+	}) (*struct{}, error) {
 		s, err := a.apiKey(ctx, in.ID)
 		if err != nil {
 			return nil, err
@@ -100,7 +103,7 @@ func (a *API) apiKeyRoutes() {
 		if err := mayTouch(ctx, s); err != nil {
 			return nil, err
 		}
-		return nil, a.authority.Revoke(ctx, s.ID, afterlogin.ReasonAdministrator)
+		return in.done(ctx, a, a.authority.Revoke(ctx, s.ID, afterlogin.ReasonAdministrator))
 	})
 }
 

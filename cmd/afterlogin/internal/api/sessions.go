@@ -57,6 +57,20 @@ type IDInput struct {
 type revokeInput struct {
 	IDInput
 	Derived bool `query:"derived" doc:"Also everything that came from it."`
+	Wait
+}
+
+// Wait is what the calls that end sessions and API keys have in common.
+type Wait struct {
+	Wait bool `query:"wait" doc:"Answer when no node can accept it any more: with a store that several nodes share, a second later. Without it the other nodes usually know within milliseconds, and within a second in any case."`
+}
+
+// done returns the answer to a call that ended something, or failed to.
+func (w *Wait) done(ctx context.Context, a *API, err error) (*struct{}, error) {
+	if err == nil && w.Wait {
+		err = a.authority.WaitLeases(ctx)
+	}
+	return nil, err
 }
 
 type sessionOutput struct{ Body *Session }
@@ -214,7 +228,7 @@ func (a *API) revokeSession(ctx context.Context, in *revokeInput) (*struct{}, er
 	}
 	if in.Derived {
 		_, err := a.authority.RevokeFrom(ctx, id, afterlogin.ReasonAdministrator)
-		return nil, err
+		return in.done(ctx, a, err)
 	}
-	return nil, a.authority.Revoke(ctx, id, afterlogin.ReasonAdministrator)
+	return in.done(ctx, a, a.authority.Revoke(ctx, id, afterlogin.ReasonAdministrator))
 }

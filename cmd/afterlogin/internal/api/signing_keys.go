@@ -3,10 +3,12 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"time"
 
+	"github.com/afterlogin/afterlogin"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/config"
 	"github.com/afterlogin/afterlogin/jwt"
 	"github.com/afterlogin/afterlogin/keyring"
@@ -129,6 +131,8 @@ func (a *API) rotateSigning(ctx context.Context, in *struct{ Body *RotateSigning
 	switch {
 	case errors.Is(err, keyring.ErrRotationPending):
 		return nil, NewProblem(http.StatusConflict, "rotation-pending", "the next key of "+string(alg)+" is published already and does not sign yet")
+	case errors.Is(err, keyring.ErrUnavailable):
+		return nil, fmt.Errorf("%w: %w", afterlogin.ErrUnavailable, err)
 	case errors.Is(err, keyring.ErrTooManyKeys):
 		return nil, NewProblem(http.StatusConflict, "rotation-pending", "64 signing keys are published until their tokens are dead: try again later")
 	case err != nil:
@@ -153,6 +157,9 @@ func (a *API) retireSigning(ctx context.Context, in *struct {
 		return nil, NewProblem(http.StatusConflict, "key-retired", "this key is retired already")
 	}
 	k, err := a.keys.RetireSigning(in.ID, a.now())
+	if errors.Is(err, keyring.ErrUnavailable) {
+		return nil, fmt.Errorf("%w: %w", afterlogin.ErrUnavailable, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -28,6 +28,7 @@ type ValidateRequest struct {
 	// Audience is a list like the others, so that a service that goes by two names need not ask twice.
 	Audience []string     `json:"audience,omitempty" doc:"What the service that asks is called: a token that is for certain services must be for one of these. Absent: any; of a JWT, the issuer." maxItems:"32"`
 	MaxAge   string       `json:"max_age,omitempty" doc:"How long ago the person may have proved who they are: 15m, 12h." maxLength:"32"`
+	Fresh    bool         `json:"fresh,omitempty" doc:"Ask the store, whatever this node has in memory: what any node has ended before is refused."`
 	Device   *DeviceInput `json:"device,omitempty" doc:"Where the token was presented from. An API key that is bound to networks is not good without."`
 }
 
@@ -213,7 +214,7 @@ func (a *API) validate(ctx context.Context, w http.ResponseWriter, r *http.Reque
 	return out, nil
 }
 
-var validateFields = []string{"token", "tokens", "kinds", "scopes", "audience", "max_age", "device"}
+var validateFields = []string{"token", "tokens", "kinds", "scopes", "audience", "max_age", "fresh", "device"}
 
 // parseValidate reads the body of a validation: what huma does for other routes, for these few fields.
 func parseValidate(body []byte) (*ValidateRequest, error) {
@@ -247,6 +248,8 @@ func parseValidate(body []byte) (*ValidateRequest, error) {
 			into = &in.Audience
 		case "max_age":
 			into, want = &in.MaxAge, "a text, 15m or 12h"
+		case "fresh":
+			into, want = &in.Fresh, "true or false"
 		case "device":
 			if err := checkDevice(value); err != nil {
 				return nil, err
@@ -306,7 +309,7 @@ var validateKinds = map[string]afterlogin.Kind{
 
 // expect returns what is expected of the tokens.
 func (in *ValidateRequest) expect() (e afterlogin.Expect, err error) {
-	e.Scopes, e.Audience = in.Scopes, in.Audience
+	e.Scopes, e.Audience, e.Fresh = in.Scopes, in.Audience, in.Fresh
 	if e.From, err = in.Device.client(); err != nil {
 		return e, err
 	}

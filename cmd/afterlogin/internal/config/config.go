@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/backend"
 	"github.com/afterlogin/afterlogin/jwt"
 )
 
@@ -25,12 +26,14 @@ const Prefix = "AFTERLOGIN_"
 type Config struct {
 	Listen        string   `key:"listen" env:"LISTEN" flag:"listen" doc:"address to listen on, host:port; anything but loopback needs tls or behind_proxy"`
 	Data          string   `key:"data" env:"DATA" flag:"data" doc:"directory of the embedded store, the keys and the admin key"`
+	Store         string   `key:"store" env:"STORE" flag:"store" secret:"address" doc:"the store, if not the embedded one: redis://HOST:6379, rediss://…, redis+sentinel://HOST:26379,…/NAME or postgres://USER@HOST/DATABASE, shared by any number of servers"`
+	StoreFile     string   `key:"store_file" env:"STORE_FILE" flag:"store-file" doc:"file with the address of the store, for one that has a password in it"`
 	Hosts         []string `key:"hosts" env:"HOSTS" flag:"host" doc:"names, besides loopback ones, that requests may be addressed to"`
 	BehindProxy   bool     `key:"behind_proxy" env:"BEHIND_PROXY" flag:"behind-proxy" doc:"a proxy in front does TLS, so plain HTTP on any address is fine"`
 	TLSCert       string   `key:"tls.cert" env:"TLS_CERT" flag:"tls-cert" doc:"file with the certificate chain, PEM"`
 	TLSKey        string   `key:"tls.key" env:"TLS_KEY" flag:"tls-key" doc:"file with the certificate's private key, PEM"`
-	MasterKeyFile string   `key:"master_key_file" env:"MASTER_KEY_FILE" flag:"master-key-file" doc:"file with the key that seals keys.json; empty: <data>/master.key, made at the first start"`
-	MasterKey     string   `env:"MASTER_KEY" secret:"true" doc:"the key that seals keys.json, 32 bytes in base64; environment only"`
+	MasterKeyFile string   `key:"master_key_file" env:"MASTER_KEY_FILE" flag:"master-key-file" doc:"file with the key that seals the other keys, the same for all servers of a store; empty: <data>/master.key, made at the first start"`
+	MasterKey     string   `env:"MASTER_KEY" secret:"true" doc:"the key that seals the other keys, 32 bytes in base64; environment only"`
 	Drain         Duration `key:"drain" env:"DRAIN" flag:"drain" doc:"how long requests are still taken after a stop was asked for and /readyz says so"`
 	Shutdown      Duration `key:"shutdown_timeout" env:"SHUTDOWN_TIMEOUT" flag:"shutdown-timeout" doc:"how long running requests may take to finish after that"`
 	LogLevel      string   `key:"log.level" env:"LOG_LEVEL" flag:"log-level" doc:"debug, info, warn or error; debug logs every request"`
@@ -39,7 +42,7 @@ type Config struct {
 	SignInURL     string   `key:"sign_in_url" env:"SIGN_IN_URL" flag:"sign-in-url" doc:"the application's sign-in page, on the same host: where /oauth/authorize sends people who are not signed in, with return_to"`
 	JWTAlgorithm  string   `key:"jwt_algorithm" env:"JWT_ALGORITHM" flag:"jwt-algorithm" doc:"what JWTs are signed with: EdDSA, ES256 or, for old clients, RS256"`
 	ImportedKeys  bool     `key:"api_keys.imported" env:"API_KEYS_IMPORTED" flag:"imported-api-keys" doc:"accept API keys that were made elsewhere and imported by their hash; junk then costs a look into the store"`
-	CacheSize     int      `key:"cache_size" env:"CACHE_SIZE" flag:"cache-size" doc:"how many sessions are kept in memory, at about 500 bytes each"`
+	CacheSize     int      `key:"cache_size" env:"CACHE_SIZE" flag:"cache-size" doc:"how many sessions are kept in memory, at about 700 bytes each"`
 
 	// Policies are the lifetimes by policy name: the built-in policies, with what was changed, and new ones.
 	Policies map[string]afterlogin.Policy `env:"-"`
@@ -70,8 +73,10 @@ type Setting struct {
 	Env    string // the whole name of the environment variable
 	Flag   string // without dashes; empty if there is none
 	Doc    string
-	Secret bool
-	field  int // its index in Config
+	Secret bool // never shown
+	// Address says that it is an address which may have a password in it: shown without that.
+	Address bool
+	field   int // its index in Config
 }
 
 // Name is what the setting is called in output: its key, or the variable if it has none.
@@ -97,6 +102,9 @@ func (s Setting) Text(c *Config) string {
 	}
 	switch p := s.pointer(c).(type) {
 	case *string:
+		if s.Address && *p != "" {
+			return backend.Name(*p)
+		}
 		return *p
 	case *bool:
 		return strconv.FormatBool(*p)
@@ -122,7 +130,7 @@ var settings = func() (all []Setting) {
 		}
 		all = append(all, Setting{
 			Key: f.Tag.Get("key"), Env: Prefix + f.Tag.Get("env"), Flag: f.Tag.Get("flag"),
-			Doc: f.Tag.Get("doc"), Secret: f.Tag.Get("secret") == "true", field: i,
+			Doc: f.Tag.Get("doc"), Secret: f.Tag.Get("secret") == "true", Address: f.Tag.Get("secret") == "address", field: i,
 		})
 	}
 	return all
@@ -158,6 +166,7 @@ func (l *Loaded) check() {
 	if c.Data == "" {
 		l.fault("data", "the data directory has no name")
 	}
+	l.checkStore()
 	for _, h := range c.Hosts {
 		if !validHost(h) {
 			l.faultHint("hosts", "write the name alone, auth.example.com", "%q is not a host name", h)
@@ -181,6 +190,21 @@ func (l *Loaded) check() {
 	for _, name := range sortedPolicies(c.Policies) {
 		if err := afterlogin.CheckPolicy(name, c.Policies[name]); err != nil {
 			l.fault(l.policyKey(name, err.Error()), "%v", err)
+		}
+	}
+}
+
+// checkStore reports what is wrong with the store's address. No message repeats it.
+func (l *Loaded) checkStore() {
+	c := &l.Config
+	switch {
+	case c.Store != "" && c.StoreFile != "":
+		l.faultHint("store_file", "keep one of them", "store is set, too")
+	case c.Store != "":
+		if err := backend.Check(c.Store); err != nil {
+			l.faultHint("store", "the forms are "+backend.Forms, "%v", err)
+		} else if strings.HasPrefix(l.Source("store"), "flag ") && backend.HasPassword(c.Store) {
+			l.Warnings = append(l.Warnings, "the password in --store can be read by everybody on this machine, in the list of processes; set "+Prefix+"STORE, or put the address into a file and name it with --store-file")
 		}
 	}
 }

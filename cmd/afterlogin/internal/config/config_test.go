@@ -40,6 +40,8 @@ var samples = map[string]struct {
 }{
 	"listen":                {"127.0.0.1:9090", "127.0.0.1:9090"},
 	"data":                  {"/var/lib/afterlogin", "/var/lib/afterlogin"},
+	"store":                 {"redis://127.0.0.1:6379/2", "redis://127.0.0.1:6379/2"},
+	"store_file":            {"/run/secrets/store", "/run/secrets/store"},
 	"hosts":                 {"a.example,b.example", []string{"a.example", "b.example"}},
 	"behind_proxy":          {"true", true},
 	"tls.cert":              {"cert.pem", "cert.pem"},

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -96,7 +97,7 @@ func (l *Loaded) unknown(key, name string, known []string, in string) {
 func (l *Loaded) excerpt(line, col int) string {
 	// However the key is quoted. The file's name is no secret.
 	rest := noSecret.Replace(string(l.source))
-	if strings.Contains(rest, "master_key") || strings.Contains(rest, "secret") {
+	if strings.Contains(rest, "master_key") || strings.Contains(rest, "secret") || withUser.MatchString(rest) {
 		return ""
 	}
 	lines := strings.Split(string(l.source), "\n")
@@ -117,6 +118,9 @@ func (l *Loaded) excerpt(line, col int) string {
 	}
 	return strings.TrimSuffix(b.String(), "\n")
 }
+
+// withUser finds an address that may have a password in it.
+var withUser = regexp.MustCompile(`(?im)://\S*[@#]|[?&]\w*pass\w*=|^\W*store\W*:.*@`)
 
 // noSecret takes the names away that look like those of secrets and are not.
 var noSecret = strings.NewReplacer("master_key_file", "", "secret_file", "", "secret_sha256", "", "auth: secret", "")

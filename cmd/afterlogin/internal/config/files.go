@@ -7,7 +7,9 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/backend"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/oauth/clients"
 	"github.com/afterlogin/afterlogin/keyring"
 )
@@ -15,7 +17,7 @@ import (
 // maxSecret is the greatest size of a file with a secret, in bytes; of a chain of certificates, too.
 const maxSecret = 1 << 20
 
-// CheckFiles reads what the settings name, the TLS pair and the master key, and reports what is wrong with it as Faults.
+// CheckFiles reads what the settings name, the TLS pair, the master key and the address of the store, and reports what is wrong with it as Faults.
 // Load does not, since settings can be shown by whoever may not read the secrets. It makes nothing, and does not look
 // into the data directory.
 func (l *Loaded) CheckFiles() error {
@@ -34,6 +36,9 @@ func (l *Loaded) CheckFiles() error {
 			key = Prefix + "MASTER_KEY"
 		}
 		l.fault(key, "%v", err)
+	}
+	if _, err := c.StoreAddress(); err != nil {
+		l.fault("store_file", "%v", err)
 	}
 	var client *clientError
 	if _, err := c.OAuthClients(); errors.As(err, &client) {
@@ -95,6 +100,23 @@ func (c *Config) Master() ([]byte, error) {
 		return key, nil
 	}
 	return nil, nil
+}
+
+// StoreAddress returns the address of the store, "" for the embedded one: the one that is set, or that in the file that is
+// named. It may have a password in it.
+func (c *Config) StoreAddress() (string, error) {
+	if c.StoreFile == "" {
+		return c.Store, nil
+	}
+	b, err := readSmall(c.StoreFile)
+	if err != nil {
+		return "", fmt.Errorf("address of the store: %w", err)
+	}
+	address := strings.TrimSpace(string(b))
+	if err := backend.Check(address); err != nil { // an empty file must not mean the embedded store
+		return "", fmt.Errorf("%w (%s); the forms are %s", err, c.StoreFile, backend.Forms)
+	}
+	return address, nil
 }
 
 func readSmall(path string) ([]byte, error) {

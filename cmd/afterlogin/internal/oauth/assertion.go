@@ -65,10 +65,17 @@ func (s *Server) byAssertion(ctx context.Context, p presented, typ, claimed stri
 	case claims.Expiry.After(now.Add(maxAssertion + jwt.DefaultLeeway)):
 		return nil, badClient("client_assertion: exp is more than 5 minutes away")
 	}
-	switch first, full := s.seen.use(c.id, claims.ID, claims.Expiry.Add(2*jwt.DefaultLeeway), now); {
-	case full:
+	until := claims.Expiry.Add(2 * jwt.DefaultLeeway)
+	first, full := s.seen.use(c.id, claims.ID, until, now)
+	if full {
 		return nil, slowDown(time.Second)
-	case !first:
+	}
+	if first && s.shared { // and on no other server either: one that was captured must not be good on each of them once
+		if first, err = s.authority.FirstUse(ctx, "client_assertion "+c.id, claims.ID, until); err != nil {
+			return nil, s.fault(ctx, err)
+		}
+	}
+	if !first {
 		return nil, badClient("client_assertion was used before: make one for each request")
 	}
 	return c, nil
@@ -100,7 +107,8 @@ func peek(text string) (typ, iss string, audiences int) {
 	return header.Typ, claims.Issuer, audiences
 }
 
-// assertions remembers which assertions were used, on this node, until they are over.
+// assertions remembers which assertions were used, on this server, until they are over. It is all there is where no other
+// server uses the store, and otherwise saves the store from floods.
 type assertions struct {
 	mu    sync.Mutex
 	used  map[string]map[[sha256.Size]byte]int64 // by client; until when

@@ -34,6 +34,12 @@ func newKnown(a *afterlogin.Authority, now func() time.Time) *known {
 	return &known{authority: a, now: now, clients: make(map[string]knownClient)}
 }
 
+// within reports whether what was read so long ago, by the monotonic clock and by the other one, may still be used. Both
+// have to say so: the first stands still while the machine sleeps, and the other one can be set.
+func within(age, wall time.Duration) bool {
+	return 0 <= age && age < knownFor && 0 <= wall && wall < knownFor
+}
+
 // forget has every client read again.
 func (k *known) forget() {
 	k.mu.Lock()
@@ -50,7 +56,7 @@ func (k *known) get(ctx context.Context, id string) (*client, error) {
 	c, ok := k.clients[id]
 	changes := k.changes
 	k.mu.RUnlock()
-	if age := now.Sub(c.read); ok && age >= 0 && age < knownFor {
+	if ok && within(now.Sub(c.read), now.Round(0).Sub(c.read.Round(0))) {
 		return c.client, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)

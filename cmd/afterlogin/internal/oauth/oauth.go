@@ -61,6 +61,8 @@ type Options struct {
 	Sign func(typ string, payload []byte) (string, error)
 	// Algorithm is what Sign signs with.
 	Algorithm string
+	// Shared says that other servers use the authority's store, too: what may be used once is then noted there.
+	Shared bool
 	// Policies are the authority's, for what the consent page says.
 	Policies map[string]afterlogin.Policy
 	// Logger receives what an operator should know, never a token or a secret. Nil discards it.
@@ -79,6 +81,7 @@ type Server struct {
 	policies  map[string]afterlogin.Policy
 	log       *slog.Logger
 	now       func() time.Time
+	shared    bool
 	known     *known
 	failures  failures
 	seen      assertions
@@ -92,7 +95,7 @@ func New(o Options) (*Server, error) {
 	if o.Authority == nil {
 		return nil, errors.New("oauth: Options.Authority is required")
 	}
-	s := &Server{authority: o.Authority, issuer: o.Authority.Issuer(), signIn: o.SignInURL, sign: o.Sign, policies: o.Policies, log: o.Logger, now: o.Now}
+	s := &Server{authority: o.Authority, issuer: o.Authority.Issuer(), signIn: o.SignInURL, sign: o.Sign, policies: o.Policies, log: o.Logger, now: o.Now, shared: o.Shared}
 	u, err := url.Parse(s.issuer)
 	if err != nil || u.Host == "" || s.issuer != u.Scheme+"://"+u.Host {
 		return nil, fmt.Errorf("oauth: the issuer %q is not an origin, as https://auth.example.com", s.issuer)

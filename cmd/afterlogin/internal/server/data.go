@@ -9,55 +9,95 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 
-	"github.com/afterlogin/afterlogin"
-	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/api"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/backend"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/config"
 	"github.com/afterlogin/afterlogin/keyring"
-	"github.com/afterlogin/afterlogin/store"
-	"github.com/afterlogin/afterlogin/store/pebblestore"
 )
 
-// What the data directory holds.
+// What the data directory holds. With a store that servers share it holds the master key and the admin key alone.
 const (
-	storeDir      = "store"      // records and events
 	keysFile      = "keys.json"  // the installation's keys, sealed with the master key
 	masterFile    = "master.key" // unless the master key is elsewhere
 	adminKeyFile  = "admin.key"  // the first API key
 	adminKeyNote  = "admin.made" // says that there has been one
+	lockFile      = "server.lock"
 	adminKeyName  = "admin key"
 	maxSecretFile = 4 << 10
 )
 
-// data is an open data directory.
+// data is an open data directory, and the store, which may be elsewhere.
 type data struct {
-	dir   string
-	store *pebblestore.Store
-	keys  *keyring.Ring
+	dir    string
+	name   string // of the store, for people
+	store  backend.Backend
+	shared bool // other servers use the store, too
+	keys   *keyring.Ring
+	lock   *os.File // held while the directory is open; nil: the embedded store has one
 }
 
-// openData opens the directory, making what is missing. The store comes first, since its lock keeps a second process
-// from making keys at the same time.
-func openData(ctx context.Context, c config.Config, log *slog.Logger) (*data, error) {
+// openData opens the directory, making what is missing, and the store. The store comes before the keys: the embedded
+// one's lock keeps a second process from making keys at the same time.
+func openData(ctx context.Context, o Options) (*data, error) {
+	c, log := o.Config, o.Logger
+	address, err := c.StoreAddress()
+	if err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(c.Data, 0o700); err != nil {
 		return nil, unusable(c.Data, err)
 	}
 	if err := private(c.Data); err != nil {
 		return nil, err
 	}
-	st, err := openStore(filepath.Join(c.Data, storeDir), log)
-	if err != nil {
-		return nil, err
+	d := &data{dir: c.Data, name: backend.Name(address), store: o.store, shared: backend.Shared(address)}
+	if d.shared { // the embedded one has a lock of its own
+		if d.lock, err = lock(filepath.Join(d.dir, lockFile)); err != nil {
+			return nil, err
+		}
 	}
-	d := &data{dir: c.Data, store: st}
-	if d.keys, err = d.openKeys(ctx, c); err != nil {
-		return nil, errors.Join(err, st.Close())
+	if d.store == nil {
+		if d.store, err = backend.Open(ctx, address, c.Data, log); err != nil {
+			return nil, errors.Join(err, d.close())
+		}
+	}
+	open := d.openKeys
+	if d.shared {
+		open = d.openSharedKeys
+	}
+	if d.keys, err = open(ctx, c, log); err != nil {
+		return nil, errors.Join(err, d.close())
 	}
 	return d, nil
 }
 
-func (d *data) close() error { return d.store.Close() }
+// close closes what is open.
+func (d *data) close() (err error) {
+	if d.keys != nil {
+		err = d.keys.Close()
+	}
+	if d.store != nil {
+		err = errors.Join(err, d.store.Close())
+	}
+	if d.lock != nil {
+		err = errors.Join(err, d.lock.Close())
+	}
+	return err
+}
+
+// lock keeps a second server out of the data directory, since both would take the admin key there for theirs.
+func lock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, unusable(filepath.Dir(path), err)
+	}
+	if err := hold(f); err != nil {
+		f.Close()
+		return nil, setup("each server has a data directory of its own, also on a shared store: name another with --data, or stop the afterlogin that is running there",
+			"the data directory %s is in use by another server: %w", filepath.Dir(path), err)
+	}
+	return f, nil
+}
 
 func unusable(dir string, err error) error {
 	return setup("make it, owned by the user that this program runs as and with mode 0700, or name another with --data", "the data directory %s cannot be used: %w", dir, err)
@@ -76,37 +116,23 @@ func private(dir string) error {
 	return nil
 }
 
-// openStore opens the embedded store.
-func openStore(dir string, log *slog.Logger) (*pebblestore.Store, error) {
-	s, err := pebblestore.Open(dir, pebblestore.Options{Logger: log})
-	var path *fs.PathError
-	switch {
-	case err == nil:
-		return s, nil
-	case errors.Is(err, pebblestore.ErrInUse):
-		return nil, setup("stop the afterlogin that is running there, or name another directory with --data", "%w", err)
-	case errors.As(err, &path), errors.Is(err, fs.ErrPermission):
-		return nil, setup("name another directory with --data, or give this one to the user that this program runs as", "%w", err)
-	}
-	return nil, fmt.Errorf("open the store: %w", err)
-}
-
 // openKeys opens the key file with the master key. It makes either only for a store that is empty: with fresh keys,
 // nothing that is there could be read, and nobody would know why.
-func (d *data) openKeys(ctx context.Context, c config.Config) (*keyring.Ring, error) {
+func (d *data) openKeys(ctx context.Context, c config.Config, _ *slog.Logger) (*keyring.Ring, error) {
 	path := filepath.Join(d.dir, keysFile)
 	_, err := os.Lstat(path)
 	fresh := errors.Is(err, fs.ErrNotExist)
 	if fresh {
-		for _, err := range d.store.List(ctx, store.Query{}) {
-			if err != nil {
-				return nil, fmt.Errorf("look into the store: %w", err)
-			}
+		needed, err := keyring.Needed(ctx, d.store)
+		if err != nil {
+			return nil, fmt.Errorf("look into the store: %w", err)
+		}
+		if needed {
 			return nil, setup("restore it from a backup, together with the master key; or move the directory away to begin anew, which signs everybody out",
 				"%s is missing, and without it nothing in the store can be read", path)
 		}
 	}
-	master, err := d.master(c, fresh)
+	master, err := d.master(c, fresh, keysFile)
 	if err != nil {
 		return nil, err
 	}
@@ -121,107 +147,21 @@ func (d *data) openKeys(ctx context.Context, c config.Config) (*keyring.Ring, er
 }
 
 // master returns the master key: from the environment, from a file that was named, or from the data directory, where it
-// is made if fresh.
-func (d *data) master(c config.Config, fresh bool) ([]byte, error) {
+// is made if fresh. Otherwise it says that what it seals cannot be opened.
+func (d *data) master(c config.Config, fresh bool, seals string) ([]byte, error) {
 	if key, err := c.Master(); key != nil || err != nil {
 		return key, err
 	}
 	path := filepath.Join(d.dir, masterFile)
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) && !fresh {
 		return nil, setup(fmt.Sprintf("restore it from a backup, or name it with %sMASTER_KEY_FILE or %[1]sMASTER_KEY", config.Prefix),
-			"%s is missing, and without it %s cannot be opened", path, keysFile)
+			"%s is missing, and without it %s cannot be opened", path, seals)
 	}
 	key, err := keyring.Master(path)
 	if errors.Is(err, fs.ErrPermission) {
 		return nil, unusable(d.dir, err)
 	}
 	return key, err
-}
-
-// adminKey makes the first API key, if there has been none, and says where it is. That there has been one is known from
-// the store: who takes the file away, to keep the key elsewhere, does not get another. When the store has forgotten a key
-// that ended, it is known from a note beside it, so that ending the key is for good.
-//
-// An empty file says that making the key was begun: a start that finds one, after a crash, ends what may have been made
-// and makes it anew.
-func (d *data) adminKey(ctx context.Context, a *afterlogin.Authority, o Options) (where string, err error) {
-	path, note := filepath.Join(d.dir, adminKeyFile), filepath.Join(d.dir, adminKeyNote)
-	text, err := readSecret(path)
-	exists := err == nil
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", unusable(d.dir, err)
-	}
-	_, err = os.Lstat(note)
-	noted := err == nil
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", unusable(d.dir, err)
-	}
-	var live []afterlogin.SessionID
-	over := 0
-	for s, err := range a.Sessions(ctx, afterlogin.Query{Subject: api.AdminSubject, Kind: afterlogin.KindAPIKey, Ended: true}) {
-		switch {
-		case err != nil:
-			return "", fmt.Errorf("look for the admin key: %w", err)
-		case s.Ended.IsZero():
-			live = append(live, s.ID)
-		default:
-			over++
-		}
-	}
-	begun := exists && strings.TrimSpace(string(text)) == ""
-	never := !exists && !noted && len(live) == 0 && over == 0
-	if o.NewAdminKey || begun || never {
-		if err := d.mintAdminKey(ctx, a, o, path, live); err != nil {
-			return "", err
-		}
-	}
-	if !noted {
-		if err := writeSecret(note, "An admin key was made here. There is no other but by serve --new-admin-key.\n"); err != nil {
-			return "", unusable(d.dir, err)
-		}
-	}
-	switch {
-	case o.NewAdminKey || begun || never:
-		return path, nil
-	case len(live) == 0:
-		o.Logger.Warn("the admin key is over: it was ended or has expired; start once with --new-admin-key for another")
-		return "none: it was ended or has expired; --new-admin-key makes another", nil
-	case !exists:
-		return "kept elsewhere; --new-admin-key makes another and ends it", nil
-	}
-	_, err = a.Validate(ctx, afterlogin.TokenFrom(strings.TrimSpace(string(text))), afterlogin.Expect{Kinds: []afterlogin.Kind{afterlogin.KindAPIKey}})
-	if errors.Is(err, afterlogin.ErrInvalidToken) {
-		o.Logger.Warn("the key in the file is not the admin key; start once with --new-admin-key for another", "file", path, "reason", afterlogin.ReasonOf(err))
-	}
-	return path, nil
-}
-
-// mintAdminKey ends the old keys, makes a new one and writes it to the file, in this order.
-func (d *data) mintAdminKey(ctx context.Context, a *afterlogin.Authority, o Options, path string, old []afterlogin.SessionID) error {
-	if err := writeSecret(path, ""); err != nil {
-		return unusable(d.dir, err)
-	}
-	for _, id := range old {
-		if err := a.Revoke(ctx, id, afterlogin.ReasonAdministrator); err != nil {
-			return fmt.Errorf("end the old admin key: %w", err)
-		}
-	}
-	r := afterlogin.IssueRequest{
-		Subject: api.AdminSubject, Kind: afterlogin.KindAPIKey, Name: adminKeyName,
-		NoExpiry: o.Config.Policies[afterlogin.PolicyAPIKey].Absolute == 0,
-	}
-	for _, s := range api.Scopes() {
-		r.Scopes = append(r.Scopes, string(s))
-	}
-	key, err := a.Issue(ctx, r)
-	if err != nil {
-		return fmt.Errorf("make the admin key: %w", err)
-	}
-	if err := writeSecret(path, key.Token.Reveal()+"\n"); err != nil {
-		return unusable(d.dir, err)
-	}
-	o.Logger.Info("made the admin key", "file", path, "key", key.Session.ID)
-	return nil
 }
 
 // writeSecret puts the text into the file, readable by its owner only, whole or not at all.

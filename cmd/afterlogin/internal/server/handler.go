@@ -1,11 +1,9 @@
 package server
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/base32"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -18,15 +16,10 @@ import (
 
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/api"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/config"
-	"github.com/afterlogin/afterlogin/store"
-	"github.com/afterlogin/afterlogin/store/pebblestore"
 )
 
-// pingTimeout bounds the look at the store for /readyz.
-const pingTimeout = 2 * time.Second
-
-// handle wraps the API into what every answer has. The health checks stand outside of the check of the Host header,
-// since those who ask often know the address only.
+// handle wraps the API into what every answer has. What is for operations, health and metrics, stands outside of the
+// check of the Host header, since those who ask often know the address only.
 func (s *Server) handle(inner http.Handler) http.Handler {
 	inner = s.checkHost(inner)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -36,6 +29,8 @@ func (s *Server) handle(inner http.Handler) http.Handler {
 			next = getOnly(func(w http.ResponseWriter, r *http.Request) { health(w, http.StatusOK, "alive") })
 		case "/readyz":
 			next = getOnly(s.ready)
+		case "/metrics":
+			next = getOnly(s.metrics.ServeHTTP)
 		}
 		s.frame(w, r, next)
 	})
@@ -147,34 +142,6 @@ func healthWhy(w http.ResponseWriter, status int, text, why string) {
 		Status string `json:"status"`
 		Reason string `json:"reason,omitempty"`
 	}{text, why})
-}
-
-// ready says whether requests should be sent here: not when a stop was asked for, and not while the store does not
-// answer, or takes no changes.
-func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
-	if s.draining.Load() {
-		health(w, http.StatusServiceUnavailable, "stopping")
-		return
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
-	defer cancel()
-	err := s.data.store.Writable()
-	if err == nil {
-		err = s.authority.Ping(ctx)
-	}
-	if err != nil {
-		s.log.Error("not ready", "request_id", api.RequestID(r.Context()), "err", err)
-		why := "the store does not answer"
-		switch {
-		case errors.Is(err, store.ErrFull):
-			why = "there is no room where the server keeps its data"
-		case errors.Is(err, pebblestore.ErrStalled):
-			why = "the disk where the server keeps its data does not answer"
-		}
-		healthWhy(w, http.StatusServiceUnavailable, "unavailable", why)
-		return
-	}
-	health(w, http.StatusOK, "ready")
 }
 
 // checkHost refuses requests that are addressed to a name that is not ours. On a loopback address that is what keeps a

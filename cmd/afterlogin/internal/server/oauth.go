@@ -21,7 +21,7 @@ func (s *Server) openOAuth(ctx context.Context) error {
 	}
 	o, err := oauth.New(oauth.Options{
 		Authority: s.authority, SignInURL: s.config.SignInURL, Policies: s.config.Policies, Logger: s.log,
-		Algorithm: string(s.config.Algorithm()),
+		Algorithm: string(s.config.Algorithm()), Shared: s.data.shared,
 		Sign: func(typ string, payload []byte) (string, error) {
 			key, err := s.data.keys.Signer(s.config.Algorithm(), time.Now())
 			if err != nil {
@@ -69,7 +69,8 @@ func (s *Server) withOAuth(next http.Handler) http.Handler {
 }
 
 // enrol registers the clients of the configuration file, and changes those that stand there differently now. One that does
-// not stand there any more is refused from now on, and kept: a client_id is never used for another client.
+// not stand there any more is refused from now on, and kept: a client_id is never used for another client. Servers that
+// share a store may do so at once; what counts is what the last one to start has in its file.
 func (s *Server) enrol(ctx context.Context) error {
 	list, err := s.config.OAuthClients()
 	if err != nil {
@@ -78,7 +79,7 @@ func (s *Server) enrol(ctx context.Context) error {
 	named := make(map[string]bool)
 	for _, c := range list {
 		named[c.ID] = true
-		if err := s.enrolOne(ctx, c.ID, &c.Settings); err != nil {
+		if err := again(func() error { return s.enrolOne(ctx, c.ID, &c.Settings) }); err != nil {
 			return err
 		}
 	}
@@ -87,23 +88,34 @@ func (s *Server) enrol(ctx context.Context) error {
 			s.log.Error("not every OAuth client can be read", "err", err)
 			break
 		}
-		had, err := clients.Parse(reg.Settings)
-		if err != nil || !had.FromFile || had.Disabled || named[reg.Client] {
+		if named[reg.Client] {
 			continue
 		}
-		had.Disabled = true
-		if _, err := s.authority.ChangeClient(ctx, 0, reg.Client, had.JSON(), reg.Version); err != nil {
-			return fmt.Errorf("OAuth client %s: %w", reg.Client, err)
+		if err := again(func() error { return s.disable(ctx, reg.Client) }); err != nil {
+			return err
 		}
-		s.log.Warn("an OAuth client is not in the configuration file any more and is refused from now on", "client", reg.Client)
 	}
 	return nil
+}
+
+// again does f until no other server was faster. Each time, one of them has got on.
+func again(f func() error) (err error) {
+	for range 100 {
+		if err = f(); !errors.Is(err, afterlogin.ErrClientChanged) && !errors.Is(err, afterlogin.ErrClientExists) {
+			return err
+		}
+	}
+	return err
 }
 
 func (s *Server) enrolOne(ctx context.Context, id string, want *clients.Settings) error {
 	reg, err := s.authority.Client(ctx, 0, id)
 	if errors.Is(err, afterlogin.ErrNoClient) {
-		if _, err = s.authority.AddClient(ctx, 0, id, want.JSON()); errors.Is(err, afterlogin.ErrClientExists) {
+		_, err = s.authority.AddClient(ctx, 0, id, want.JSON())
+		if errors.Is(err, afterlogin.ErrClientExists) {
+			if _, err := s.authority.Client(ctx, 0, id); !errors.Is(err, afterlogin.ErrNoClient) {
+				return afterlogin.ErrClientExists // another server has just added it, or it is not known now: look again
+			}
 			return setup("choose another id", "OAuth client %s: there was a client of this name, and it was removed; old tokens must not become those of a namesake", id)
 		}
 	} else if err == nil {
@@ -121,5 +133,26 @@ func (s *Server) enrolOne(ctx context.Context, id string, want *clients.Settings
 	if err != nil {
 		return fmt.Errorf("OAuth client %s: %w", id, err)
 	}
+	return nil
+}
+
+// disable has a client of an earlier configuration file refused. Another one stays as it is.
+func (s *Server) disable(ctx context.Context, id string) error {
+	reg, err := s.authority.Client(ctx, 0, id)
+	if errors.Is(err, afterlogin.ErrNoClient) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("OAuth client %s: %w", id, err)
+	}
+	had, err := clients.Parse(reg.Settings)
+	if err != nil || !had.FromFile || had.Disabled {
+		return nil
+	}
+	had.Disabled = true
+	if _, err := s.authority.ChangeClient(ctx, 0, id, had.JSON(), reg.Version); err != nil {
+		return fmt.Errorf("OAuth client %s: %w", id, err)
+	}
+	s.log.Warn("an OAuth client is not in the configuration file any more and is refused from now on", "client", id)
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/afterlogin/afterlogin"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/api"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/backend"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/config"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/oauth"
 )
@@ -32,15 +33,7 @@ const (
 )
 
 // A SetupError is why the server cannot start, and what to do about it.
-type SetupError struct {
-	Err  error
-	Hint string
-}
-
-func (e *SetupError) Error() string { return e.Err.Error() }
-
-// Unwrap returns the cause.
-func (e *SetupError) Unwrap() error { return e.Err }
+type SetupError = backend.SetupError
 
 func setup(hint, format string, args ...any) error {
 	return &SetupError{Err: fmt.Errorf(format, args...), Hint: hint}
@@ -52,12 +45,16 @@ type Options struct {
 	Logger *slog.Logger // required
 	// NewAdminKey makes a new admin key and ends the old ones.
 	NewAdminKey bool
+
+	store backend.Backend // of a test, in the place of the one that the configuration names
 }
 
-// A Server is an authority on its data directory, and the HTTP in front of it.
+// A Server is an authority on its store, and the HTTP in front of it.
 type Server struct {
 	// AdminKey says where the admin key is, or why it is not there.
 	AdminKey string
+	// Store names the store for people, without a password.
+	Store string
 
 	config    config.Config
 	log       *slog.Logger
@@ -67,6 +64,7 @@ type Server struct {
 	oauth     atomic.Pointer[oauth.Server] // nil: no issuer
 	tls       *tls.Config                  // nil: plain HTTP
 	handler   http.Handler
+	metrics   http.Handler
 	draining  atomic.Bool
 }
 
@@ -80,7 +78,7 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 	if _, err := o.Config.Master(); err != nil {
 		return nil, err
 	}
-	d, err := openData(ctx, o.Config, o.Logger)
+	d, err := openData(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +86,7 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 	if size == 0 {
 		size = -1 // none; zero is the library's default
 	}
-	s := &Server{config: o.Config, log: o.Logger, data: d, tls: t}
+	s := &Server{config: o.Config, log: o.Logger, data: d, tls: t, Store: d.name}
 	s.authority, err = afterlogin.New(afterlogin.Config{
 		Store: d.store, Keys: d.keys, Policies: o.Config.Policies, CacheSize: size, Logger: o.Logger, Observe: s.observe(logEvents(o.Logger)),
 		Issuer: o.Config.IssuerURL(), Algorithm: o.Config.Algorithm(), ImportedKeys: o.Config.ImportedKeys,
@@ -102,7 +100,8 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 	if err := s.openOAuth(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	s.api = api.New(s.authority, api.Options{Logger: o.Logger, Keys: d.keys, Algorithm: o.Config.Algorithm()})
+	s.api = api.New(s.authority, api.Options{Logger: o.Logger, Keys: d.keys, Algorithm: o.Config.Algorithm(), Backup: s.backup})
+	s.metrics = s.openMetrics()
 	s.handler = s.handle(s.withOAuth(s.api))
 	return s, nil
 }

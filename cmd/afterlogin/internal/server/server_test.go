@@ -28,6 +28,7 @@ import (
 
 	"github.com/afterlogin/afterlogin"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/api"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/backend"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/config"
 	"github.com/afterlogin/afterlogin/keyring"
 )
@@ -184,7 +185,7 @@ func TestAdminKeyForgotten(t *testing.T) {
 	c := settings(dir)
 	forget := func() { // as a purge does, and more
 		t.Helper()
-		if err := os.RemoveAll(filepath.Join(dir, storeDir)); err != nil {
+		if err := os.RemoveAll(filepath.Join(dir, backend.Dir)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -286,7 +287,7 @@ func TestUnusableData(t *testing.T) {
 	os.WriteFile(file, []byte("x"), 0o600)
 	inStore := filepath.Join(root, "b")
 	os.MkdirAll(inStore, 0o700)
-	os.WriteFile(filepath.Join(inStore, storeDir), []byte("x"), 0o600)
+	os.WriteFile(filepath.Join(inStore, backend.Dir), []byte("x"), 0o600)
 	used := filepath.Join(root, "used")
 	s, _ := open(t, settings(used), false)
 	defer s.Close()
@@ -322,11 +323,11 @@ func TestKeysOfAnother(t *testing.T) {
 	}{
 		{"no keys", func(*config.Config) { os.Remove(keys) }, "keys.json is missing"},
 		{"no master key", func(*config.Config) { os.Remove(master) }, "master.key is missing"},
-		{"another master key", func(*config.Config) { os.WriteFile(master, append(other, '='), 0o600) }, "does not open the key file"},
+		{"another master key", func(*config.Config) { os.WriteFile(master, append(other, '='), 0o600) }, "does not open the keys"},
 		{"readable master key", func(*config.Config) { os.Chmod(master, 0o644) }, "can be read by others"},
 		{"a master key that is none", func(*config.Config) { os.WriteFile(master, []byte("hello"), 0o600) }, "32 random bytes in base64"},
 		{"junk for keys", func(*config.Config) { os.WriteFile(keys, []byte("junk"), 0o600) }, "bad key file"},
-		{"another from the environment", func(c *config.Config) { c.MasterKey = string(other) + "=" }, "does not open the key file"},
+		{"another from the environment", func(c *config.Config) { c.MasterKey = string(other) + "=" }, "does not open the keys"},
 		{"none from the environment", func(c *config.Config) { c.MasterKey = "hunter2" }, "AFTERLOGIN_MASTER_KEY"},
 		{"no such file", func(c *config.Config) { c.MasterKeyFile = filepath.Join(dir, "none") }, "none"},
 	}

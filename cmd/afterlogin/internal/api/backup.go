@@ -1,0 +1,103 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// backupTimeout is how long a piece of a backup may take to be taken.
+const backupTimeout = 30 * time.Second
+
+func (a *API) backupRoutes() {
+	op := a.operation(route{
+		method: http.MethodGet, path: "/v1/backup", scope: Admin, id: "backup", status: http.StatusOK,
+		errors:  []int{http.StatusTooManyRequests},
+		summary: "Back everything up",
+		text: "Every record of the store, sealed as they are, and the sealed keys, in one file: for `afterlogin store restore`. The server goes on meanwhile. " +
+			"A file whose end is missing is refused there, so an answer that broke off does no harm. The master key is not in it. One backup at a time.",
+	})
+	problem := a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Problem](), true, "")
+	op.Responses = map[string]*huma.Response{"200": {Description: "The backup.", Content: map[string]*huma.MediaType{
+		"application/octet-stream": {Schema: &huma.Schema{Type: "string", Format: "binary"}},
+	}}}
+	for _, status := range op.Errors {
+		op.Responses[fmt.Sprint(status)] = &huma.Response{Description: http.StatusText(status), Content: map[string]*huma.MediaType{
+			"application/problem+json": {Schema: problem},
+		}}
+	}
+	a.huma.OpenAPI().AddOperation(&op)
+	a.mux.HandleFunc("GET /v1/backup", func(w http.ResponseWriter, r *http.Request) {
+		if p := a.writeBackup(w, r); p != nil {
+			p.Write(w, r)
+		}
+	})
+}
+
+// writeBackup answers with the backup. A problem is for before its first byte; afterwards the connection is cut.
+func (a *API) writeBackup(w http.ResponseWriter, r *http.Request) *Problem {
+	_, done, problem := a.admit(r, Admin)
+	if problem != nil {
+		return problem
+	}
+	done()
+	for name := range r.URL.Query() {
+		return invalid("query."+clip(name), "there is no parameter of this name")
+	}
+	if a.backup == nil {
+		return NewProblem(http.StatusNotFound, "no-backup", "this server's store cannot be backed up through it")
+	}
+	if !a.backingUp.TryLock() {
+		p := NewProblem(http.StatusTooManyRequests, "backup-running", "a backup is being written already; try again when it is done")
+		p.header = http.Header{"Retry-After": {"60"}}
+		return p
+	}
+	defer a.backingUp.Unlock()
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Disposition", `attachment; filename="afterlogin.backup"`)
+	if r.Method == http.MethodHead {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer cancel()
+	watch.Go(func() { // a server that stops does not wait for a backup
+		select {
+		case <-a.streams.end:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	out := &slowly{w: w, conn: http.NewResponseController(w)}
+	out.conn.SetReadDeadline(time.Time{}) // the server's is for a request, and would end this one
+	if err := a.backup(ctx, out); err != nil {
+		a.log.WarnContext(ctx, "a backup broke off", "request_id", RequestID(ctx), "err", err)
+		if out.n == 0 {
+			w.Header().Del("Content-Disposition")
+			return a.problem(ctx, err)
+		}
+		panic(http.ErrAbortHandler) // nobody may take it for whole
+	}
+	return nil
+}
+
+// slowly writes an answer that may take longer than the server gives one.
+type slowly struct {
+	w    io.Writer
+	conn *http.ResponseController
+	n    int64
+}
+
+func (s *slowly) Write(b []byte) (int, error) {
+	s.conn.SetWriteDeadline(time.Now().Add(backupTimeout))
+	n, err := s.w.Write(b)
+	s.n += int64(n)
+	return n, err
+}
