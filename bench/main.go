@@ -87,7 +87,7 @@ func run(args []string, out, errs io.Writer) int {
 }
 
 func comparisons() []comparison {
-	return slices.Concat(validateComparisons(), jwtComparisons(), httpComparisons(), durableComparisons(), introspectComparisons(), millionComparisons())
+	return slices.Concat(validateComparisons(), jwtComparisons(), httpComparisons(), durableComparisons(), introspectComparisons(), sharedComparisons(), sizeComparisons(), millionComparisons())
 }
 
 func measure(c comparison, rounds int) (result, error) {
