@@ -30,7 +30,7 @@ import (
 func sizeComparisons() []comparison {
 	figure := func(name, what string, n int, fill func(p *servers.Process, n int) error) comparison {
 		return comparison{
-			name: "size/" + name, most: true, unit: "B", target: 1200, what: what,
+			name: "size/" + name, most: true, unit: "B", target: 1400, what: what,
 			set: func() (ours, reference func() (float64, error), done func(), err error) {
 				return func() (float64, error) { return bytesPerSession(n, fill) }, nil, nil, nil
 			},

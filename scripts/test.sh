@@ -66,7 +66,7 @@ export AFTERLOGIN_LONG=$long
 # Published examples (RFC 7520), where they lie beside the checkout; without them their test says that it had none.
 [ ! -d ../shared/vectors ] || export AFTERLOGIN_VECTORS=${AFTERLOGIN_VECTORS:-$(cd ../shared/vectors && pwd)}
 # Those that kill, hang and time servers come last, one after the other: beside other tests they would time those.
-timed='/store/(redisstore|pgstore)$|/test/history$'
+timed='/store/(redisstore|pgstore)$|/test/history$|/examples/cluster$'
 go test -race -tags browser -timeout 30m $(go list -tags browser work | grep -Ev "$timed")
 go test -race -tags browser -timeout 40m -p 1 $(go list -tags browser work | grep -E "$timed")
 

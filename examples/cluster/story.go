@@ -78,6 +78,9 @@ func (c *cluster) nodeDies(ctx context.Context) error {
 		}
 	}
 	fmt.Printf("   failed: %d\n", failed)
+	if failed > 0 {
+		return fmt.Errorf("%d validations failed", failed)
+	}
 	return c.nodes[1].Start()
 }
 
