@@ -60,6 +60,7 @@ func (a *API) writeBackup(w http.ResponseWriter, r *http.Request) *Problem {
 	}
 	defer a.backingUp.Unlock()
 	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Disposition", `attachment; filename="afterlogin.backup"`)
 	if r.Method == http.MethodHead {
 		return nil

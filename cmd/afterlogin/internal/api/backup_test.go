@@ -14,6 +14,7 @@ import (
 
 func TestBackup(t *testing.T) {
 	f := newFixture(t, memstore.New())
+	f.api = New(f.a, Options{})
 	if a := f.do("GET", "/v1/backup", f.key, ""); a.status != http.StatusNotFound || a.kind() != "no-backup" {
 		t.Errorf("without a way to: %d %s", a.status, a.body)
 	}

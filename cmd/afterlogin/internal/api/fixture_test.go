@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -70,7 +71,10 @@ func newFixture(t testing.TB, s store.Store) *fixture {
 		s.Close()
 		f.noTokenIn("the log", f.log.String())
 	})
-	f.api = New(f.a, Options{Logger: log, Now: clock, Keys: f.ring})
+	f.api = New(f.a, Options{Logger: log, Now: clock, Keys: f.ring, Backup: func(_ context.Context, w io.Writer) error {
+		_, err := io.WriteString(w, "a backup")
+		return err
+	}})
 	f.key = f.apiKey(Scopes()...)
 	return f
 }

@@ -14,11 +14,11 @@ func (s *Server) backup(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	kind, _, shared := strings.Cut(s.data.name, "://")
+	where, _, shared := strings.Cut(s.data.name, "://")
 	if !shared {
-		kind = "embedded"
+		where = "embedded"
 	}
-	b := transfer.Backup{From: s.data.store, Keys: sealed, Header: transfer.Header{Program: "afterlogin serve", Store: kind}, Apart: transfer.IsKeys}
+	b := transfer.Backup{From: s.data.store, Keys: sealed, Header: transfer.Header{Program: "afterlogin serve", Store: where}, Apart: transfer.IsKeys}
 	_, err = b.Write(ctx, w)
 	return err
 }
