@@ -40,6 +40,8 @@ const (
 	EventClientCreated = "client.created"
 	EventClientChanged = "client.changed"
 	EventClientRevoked = "client.revoked"
+	EventEntryCreated  = "entry.created" // a named record; the detail names its realm and it
+	EventEntryChanged  = "entry.changed"
 )
 
 // An Event tells what happened to a session. It holds no secret.
@@ -113,7 +115,7 @@ func eventType(typ string, root *store.Record) string {
 
 // eventSubject is the subject that an event below the root is about: nobody, if that is a client.
 func eventSubject(root *store.Record) string {
-	if Kind(root.Kind) == KindClient {
+	if impersonal(Kind(root.Kind)) {
 		return ""
 	}
 	return root.Subject

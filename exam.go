@@ -134,7 +134,10 @@ func (x *exam) subjectID() store.ID {
 }
 
 // hasEpochs reports whether a root ends with its subject's others: everything that somebody signed in to.
-func hasEpochs(r *store.Record) bool { return r.Subject != "" && Kind(r.Kind) != KindClient }
+func hasEpochs(r *store.Record) bool { return r.Subject != "" && !impersonal(Kind(r.Kind)) }
+
+// impersonal reports whether roots of the kind belong to nobody: their subject is that of a list.
+func impersonal(k Kind) bool { return k == KindClient || k == KindEntry }
 
 // standing says why the credential is over, whichever token of it is presented: "" if it is not. It is in the order of
 // DESIGN: revoked, subject, absolute, idle; its own and those of what it lives under.

@@ -56,7 +56,7 @@ func (a *Authority) signAccess(x *exam, st *state, r *AccessRequest) (Issued, er
 	c := &jwt.Claims{
 		Issuer: a.issuer, Subject: s.Subject, Audience: st.audience, Expiry: end, IssuedAt: x.now,
 		ID: base64.RawURLEncoding.EncodeToString(random[:]), SessionID: string(s.Root), ClientID: r.Client, Scope: st.scopes,
-		AuthTime: s.Auth.At, AMR: s.Auth.Methods, Tenant: s.Tenant,
+		AuthTime: s.Auth.At, AMR: s.Auth.AMR(), ACR: s.Auth.ACR(), Tenant: s.Tenant,
 	}
 	if len(c.Audience) == 0 {
 		c.Audience = []string{a.issuer}
@@ -92,6 +92,9 @@ func jwtSession(s *Session, c *jwt.Claims) *Session {
 	j.Created, j.Renewed, j.Absolute, j.Idle = c.IssuedAt, c.IssuedAt, c.Expiry, time.Time{}
 	j.Generation, j.renewal, j.lost = 1, false, false
 	j.Auth = Authentication{Methods: c.AMR, At: c.AuthTime}
+	if c.ACR != "" {
+		j.Auth.Methods = append(slices.Clone(c.AMR), ACRMethod(c.ACR))
+	}
 	j.actors, j.JWTID = "", c.ID
 	for who := c.Actor; who != nil; who = who.Actor {
 		j.actors = actors(j.actors, who.Subject)

@@ -1,14 +1,17 @@
 package afterlogin_test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/afterlogin/afterlogin"
 	"github.com/afterlogin/afterlogin/jwt"
+	"github.com/afterlogin/afterlogin/store/memstore"
 )
 
 func (h *house) jwt(s *afterlogin.Session, r afterlogin.AccessRequest) afterlogin.Issued {
@@ -232,5 +235,50 @@ func TestClients(t *testing.T) {
 	}
 	if _, err := h.Issue(t.Context(), afterlogin.IssueRequest{Subject: "\x00clients"}); !errors.Is(err, afterlogin.ErrBadRequest) {
 		t.Errorf("a sign-in as the clients: %v", err)
+	}
+}
+
+// The class of an authentication travels as acr and not among the methods, and comes back as it was.
+func TestClassOfAuthentication(t *testing.T) {
+	a, err := afterlogin.New(afterlogin.Config{Store: memstore.New(), Issuer: "https://auth.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	made, err := a.Issue(t.Context(), afterlogin.IssueRequest{
+		Subject: "mia", Auth: afterlogin.Authentication{Methods: []string{"pwd", afterlogin.ACRMethod("urn:example:gold"), "otp"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := a.IssueAccess(t.Context(), made.Session, afterlogin.AccessRequest{JWT: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(got.Token.Reveal(), ".")[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var claims struct {
+		AMR []string
+		ACR string
+	}
+	if err := json.Unmarshal(payload, &claims); err != nil {
+		t.Fatal(err)
+	}
+	if claims.ACR != "urn:example:gold" || !slices.Equal(claims.AMR, []string{"pwd", "otp"}) {
+		t.Errorf("in the token: %+v", claims)
+	}
+	s, err := a.Validate(t.Context(), got.Token, afterlogin.Expect{Kinds: []afterlogin.Kind{afterlogin.KindJWT}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, auth := range []afterlogin.Authentication{made.Session.Auth, s.Auth} {
+		if auth.ACR() != "urn:example:gold" || !slices.Equal(auth.AMR(), []string{"pwd", "otp"}) {
+			t.Errorf("validated: %q, %q", auth.ACR(), auth.AMR())
+		}
+	}
+	if none := (afterlogin.Authentication{Methods: []string{"pwd"}}); none.ACR() != "" || len(none.AMR()) != 1 {
+		t.Errorf("without a class: %q, %q", none.ACR(), none.AMR())
 	}
 }

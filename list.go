@@ -48,7 +48,7 @@ func (a *Authority) Sessions(ctx context.Context, q Query) iter.Seq2[*Session, e
 
 // shows reports whether the query asks for the session, of those that its store query found.
 func (q *Query) shows(s *Session) bool {
-	return (s.Kind == q.Kind || q.Kind == 0 && s.Kind != KindClient) && (q.Ended || s.Ended.IsZero())
+	return s.Kind != KindEntry && (s.Kind == q.Kind || q.Kind == 0 && !impersonal(s.Kind)) && (q.Ended || s.Ended.IsZero())
 }
 
 // records yields every session that the store finds for the query, shown or not.
@@ -162,7 +162,7 @@ func (a *Authority) Session(ctx context.Context, id SessionID) (*Session, error)
 		if err != nil {
 			return nil, unavailable("read", err)
 		}
-		if rs[0] == nil {
+		if rs[0] == nil || Kind(rs[0].Kind) == KindEntry {
 			return nil, ErrNoSession
 		}
 		return a.listed(ctx, rs[0], make(map[string]*subjectState, 1))

@@ -37,7 +37,7 @@ func (a *Authority) RevokeFrom(ctx context.Context, id SessionID, why Reason) (i
 	if err := a.Revoke(ctx, id, why); err != nil {
 		return 0, err
 	}
-	if root.Subject == "" || Kind(root.Kind) == KindClient {
+	if root.Subject == "" || impersonal(Kind(root.Kind)) {
 		return 1, nil
 	}
 	ended := map[store.ID]bool{rid: true}

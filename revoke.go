@@ -125,7 +125,7 @@ func (a *Authority) Revoke(ctx context.Context, id SessionID, why Reason) error 
 	if err != nil {
 		return unavailable("read", err)
 	}
-	if rs[0] == nil || rs[1] == nil || Kind(rs[0].Kind) == kindData {
+	if rs[0] == nil || rs[1] == nil || Kind(rs[0].Kind) == kindData || Kind(rs[0].Kind) == KindEntry {
 		return ErrNoSession
 	}
 	return a.revoke(ctx, rs[0], rs[1], why)

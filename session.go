@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,6 +27,8 @@ const (
 	KindJWT Kind = 'j'
 	// KindClient is a registered OAuth client. It is a root without a token: what it presents is a secret of its own.
 	KindClient Kind = 'o'
+	// KindEntry is a named record that is no credential; see Entry.
+	KindEntry Kind = 'e'
 )
 
 // kinds says of each kind what it is called, what its public ids begin with, and what its events are about.
@@ -38,10 +41,11 @@ var kinds = map[Kind]struct{ name, handle, event string }{
 	KindTicket:  {"ticket", "ticket_", "ticket."},
 	KindJWT:     {"jwt", "jwt_", "jwt."},
 	KindClient:  {"client", "client_", "client."},
+	KindEntry:   {"entry", "entry_", "entry."},
 }
 
 // String returns the kind's name: "session", "api_key", "refresh_token", "access_token", "authorization_code",
-// "ticket", "jwt", "client", or "unknown".
+// "ticket", "jwt", "client", "entry", or "unknown".
 func (k Kind) String() string {
 	if w, ok := kinds[k]; ok {
 		return w.name
@@ -167,8 +171,35 @@ func (s *Session) RenewalDue() bool { return s.renewal }
 
 // Authentication says how and when the person proved who they are. The application vouches for it.
 type Authentication struct {
-	Methods []string  // RFC 8176 names: pwd, otp, hwk, …
+	// Methods are RFC 8176 names: pwd, otp, hwk, … Beside them the class of the authentication (acr, OpenID Connect Core,
+	// section 2) may stand, as ACRMethod has it; see ACR.
+	Methods []string
 	At      time.Time // when; the time of Issue if zero
+}
+
+// acrPrefix begins what stands among the methods and is none: the class.
+const acrPrefix = "acr:"
+
+// ACRMethod returns what stands among Authentication.Methods for a class of authentication, such as urn:example:gold.
+func ACRMethod(class string) string { return acrPrefix + class }
+
+// ACR returns the class of the authentication (acr), "" if none was named.
+func (a Authentication) ACR() string {
+	for _, m := range a.Methods {
+		if class, ok := strings.CutPrefix(m, acrPrefix); ok {
+			return class
+		}
+	}
+	return ""
+}
+
+// AMR returns the methods alone, without the class: the amr of RFC 8176. It allocates nothing where there is no class.
+func (a Authentication) AMR() []string {
+	isClass := func(m string) bool { return strings.HasPrefix(m, acrPrefix) }
+	if !slices.ContainsFunc(a.Methods, isClass) {
+		return a.Methods
+	}
+	return slices.DeleteFunc(slices.Clone(a.Methods), isClass)
 }
 
 // has reports whether every wanted scope is among the session's.

@@ -184,7 +184,8 @@ func (s *Server) describeToken(b []byte, t *afterlogin.Session) []byte {
 	}
 	o.text("sid", string(t.Root))
 	o.time("auth_time", t.Auth.At)
-	o.list("amr", t.Auth.Methods)
+	o.list("amr", t.Auth.AMR())
+	o.text("acr", t.Auth.ACR())
 	o.act(t.Actors())
 	o.text("kind", t.Kind.String())
 	return append(o.b, '}')

@@ -224,7 +224,7 @@ func (s *Restoration) ends(r *store.Record) bool {
 	switch {
 	case r.ID.IsChild():
 		return r.Kind != kindData && r.Kind != kindOnce
-	case afterlogin.Kind(r.Kind) == afterlogin.KindClient:
+	case afterlogin.Kind(r.Kind) == afterlogin.KindClient, afterlogin.Kind(r.Kind) == afterlogin.KindEntry:
 		return false
 	case afterlogin.Kind(r.Kind) == afterlogin.KindAPIKey:
 		return s.Keep != KeepKeys
