@@ -42,10 +42,19 @@ type Config struct {
 	SignInURL     string   `key:"sign_in_url" env:"SIGN_IN_URL" flag:"sign-in-url" doc:"the application's sign-in page, on the same host: where /oauth/authorize sends people who are not signed in, with return_to"`
 	JWTAlgorithm  string   `key:"jwt_algorithm" env:"JWT_ALGORITHM" flag:"jwt-algorithm" doc:"what JWTs are signed with: EdDSA, ES256 or, for old clients, RS256"`
 	ImportedKeys  bool     `key:"api_keys.imported" env:"API_KEYS_IMPORTED" flag:"imported-api-keys" doc:"accept API keys that were made elsewhere and imported by their hash; junk then costs a look into the store"`
+	Origins       []string `key:"gateway.origins" env:"GATEWAY_ORIGINS" flag:"origin" doc:"address of an application behind a proxy that asks here, as https://shop.example.com: everything there needs a sign-in; those with rules of their own stand under gateway.apps in the file"`
+	Proxies       []string `key:"gateway.proxies" env:"GATEWAY_PROXIES" flag:"proxy" doc:"addresses or networks of these proxies: what they say about a request (X-Forwarded-…) is believed"`
+	Users         bool     `key:"sign_in.users" env:"SIGN_IN_USERS" flag:"users" doc:"ask for name and password of a built-in user at /login; see afterlogin users"`
+	PasswordMin   int      `key:"sign_in.password_min" env:"SIGN_IN_PASSWORD_MIN" flag:"password-min" doc:"how many characters the password of a built-in user has at least"`
+	ReturnTo      []string `key:"sign_in.return_to" env:"SIGN_IN_RETURN_TO" flag:"return-to" doc:"origins, besides the applications', that people may be sent to after they have signed in"`
 	CacheSize     int      `key:"cache_size" env:"CACHE_SIZE" flag:"cache-size" doc:"how many sessions are kept in memory, at about 700 bytes each"`
 
 	// Policies are the lifetimes by policy name: the built-in policies, with what was changed, and new ones.
 	Policies map[string]afterlogin.Policy `env:"-"`
+	// Apps are the applications of the file. GatewayApps returns them with those that Origins names.
+	Apps []App `env:"-"`
+	// Providers are the OpenID Connect providers of the file. SignInProviders returns them with their secrets.
+	Providers []Provider `env:"-"`
 	// Clients are the OAuth clients of the file. OAuthClients returns them with their secrets.
 	Clients []Client `env:"-"`
 }
@@ -62,6 +71,10 @@ func Default() Config {
 		CacheSize: 100_000,
 
 		JWTAlgorithm: string(jwt.EdDSA),
+
+		Proxies:     []string{"127.0.0.0/8", "::1/128"},
+		Users:       true,
+		PasswordMin: 12,
 
 		Policies: afterlogin.DefaultPolicies(),
 	}
@@ -187,6 +200,8 @@ func (l *Loaded) check() {
 		l.faultHint("master_key_file", "keep one of them", "%sMASTER_KEY is set, too", Prefix)
 	}
 	l.checkOAuth()
+	l.checkGateway()
+	l.checkSignIn()
 	for _, name := range sortedPolicies(c.Policies) {
 		if err := afterlogin.CheckPolicy(name, c.Policies[name]); err != nil {
 			l.fault(l.policyKey(name, err.Error()), "%v", err)

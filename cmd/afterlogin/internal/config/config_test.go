@@ -57,6 +57,11 @@ var samples = map[string]struct {
 	"sign_in_url":           {"/login", "/login"},
 	"jwt_algorithm":         {"ES256", "ES256"},
 	"api_keys.imported":     {"true", true},
+	"gateway.origins":       {"https://a.example,http://b.localhost:8080", []string{"https://a.example", "http://b.localhost:8080"}},
+	"gateway.proxies":       {"10.0.0.0/8,10.1.1.1", []string{"10.0.0.0/8", "10.1.1.1"}},
+	"sign_in.users":         {"false", false},
+	"sign_in.password_min":  {"15", 15},
+	"sign_in.return_to":     {"https://a.example,https://b.example", []string{"https://a.example", "https://b.example"}},
 }
 
 // companion is what has to be set with it.
@@ -107,7 +112,7 @@ func TestEverySettingFromEverywhere(t *testing.T) {
 
 // inYAML writes the setting as a file.
 func inYAML(key, text string) string {
-	if key == "hosts" {
+	if strings.Contains(text, ",") {
 		text = "[" + text + "]"
 	}
 	if head, tail, ok := strings.Cut(key, "."); ok {

@@ -21,10 +21,12 @@ func Example() string {
 		name, indent := s.Key, ""
 		if head, tail, ok := strings.Cut(s.Key, "."); ok {
 			if head != section {
+				b.WriteString(exampleLists[section])
 				fmt.Fprintf(&b, "\n#%s:\n", head)
 			}
 			section, name, indent = head, tail, "  "
 		} else {
+			b.WriteString(exampleLists[section])
 			section = ""
 			b.WriteString("\n")
 		}
@@ -68,3 +70,25 @@ const exampleClients = `
 ##    scopes: [orders:read, orders:write]
 ##    first_party: true
 `
+
+// exampleLists shows, behind the settings of a section, the list that it may have besides. No entry is default, so they
+// stay comments even without the #, and there is no environment variable for them.
+var exampleLists = map[string]string{
+	"gateway": `##  apps: # applications with rules of their own; docs/gateway.md
+##  - origin: https://shop.example.com
+##    rules:
+##    - path: /assets/
+##      public: true
+##    - path: /admin/
+##      kinds: [session]
+##      scopes: [admin]
+##      max_age: 10m
+`,
+	"sign_in": `##  providers: # OpenID Connect providers; docs/upstream.md
+##  - id: example
+##    name: Example
+##    issuer: https://login.example.com
+##    client_id: afterlogin
+##    client_secret_file: /run/secrets/example
+`,
+}

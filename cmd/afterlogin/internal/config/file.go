@@ -150,10 +150,11 @@ func (l *Loaded) entry(path, name, prefix string, key *ast.StringNode, value ast
 	switch {
 	case path == "master_key":
 		l.fault(path, "a secret does not belong into this file: set %sMASTER_KEY, or master_key_file", Prefix)
-	case path == "oauth.clients":
-		l.clients(value)
-	case strings.HasPrefix(prefix, "oauth.clients."):
-		l.clientEntry(path, name, prefix, value)
+	case listAt(path) != nil:
+		l.list(path, listAt(path), value)
+	case listOf(prefix) != nil:
+		l.places[path] = l.placeOf(value)
+		listOf(prefix).entry(l, path, name, prefix, value)
 	case path == "policies" || path == "oauth" || prefix == "" && isSection(name):
 		delete(l.places, path)
 		l.section(value, path)
@@ -196,11 +197,11 @@ func (l *Loaded) placeOf(n ast.Node) place {
 
 // knows reports whether the path is a setting, a section or a policy's field.
 func (l *Loaded) knows(path, prefix string) bool {
-	if prefix == "policies" || path == "policies" || path == "oauth" || path == "oauth.clients" || isSection(path) {
+	if prefix == "policies" || path == "policies" || path == "oauth" || listAt(path) != nil || isSection(path) {
 		return true
 	}
-	if strings.HasPrefix(prefix, "oauth.clients.") {
-		return slices.Contains(clientKeys, strings.TrimPrefix(path, prefix+"."))
+	if of := listOf(prefix); of != nil {
+		return slices.Contains(of.keys, strings.TrimPrefix(path, prefix+"."))
 	}
 	if strings.HasPrefix(prefix, "policies.") {
 		return slices.Contains(policyKeys(), strings.TrimPrefix(path, prefix+"."))
@@ -243,8 +244,10 @@ func keysBelow(prefix string) (keys []string) {
 	if prefix == "" {
 		keys = append(keys, "oauth", "policies")
 	}
-	if prefix == "oauth" {
-		keys = append(keys, "clients")
+	for path := range lists {
+		if name, ok := strings.CutPrefix(path, prefix+"."); ok && !strings.Contains(name, ".") {
+			keys = append(keys, name)
+		}
 	}
 	return keys
 }

@@ -40,6 +40,9 @@ func (l *Loaded) CheckFiles() error {
 	if _, err := c.StoreAddress(); err != nil {
 		l.fault("store_file", "%v", err)
 	}
+	if _, err := c.SignInProviders(); err != nil {
+		l.fault("sign_in.providers", "%v", err)
+	}
 	var client *clientError
 	if _, err := c.OAuthClients(); errors.As(err, &client) {
 		var field *clients.FieldError

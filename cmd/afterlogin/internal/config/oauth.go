@@ -181,31 +181,9 @@ func (c *Client) readFiles() error {
 	return c.Settings.Check()
 }
 
-// clients reads the list of clients.
-func (l *Loaded) clients(value ast.Node) {
-	list, ok := value.(*ast.SequenceNode)
-	if !ok {
-		l.faultNode(value, "write a list: each client begins with - id: …", "oauth.clients: want a list, got %s", kindOf(value))
-		return
-	}
-	if len(list.Values) > maxClients {
-		l.faultNode(value, "add more with afterlogin clients add", "oauth.clients: more than %d", maxClients)
-		return
-	}
-	for i, n := range list.Values {
-		prefix := "oauth.clients." + strconv.Itoa(i)
-		l.places[prefix] = l.placeOf(n)
-		l.Config.Clients = append(l.Config.Clients, Client{})
-		l.section(n, prefix)
-	}
-}
-
 // clientEntry reads one setting of a client.
 func (l *Loaded) clientEntry(path, name, prefix string, value ast.Node) {
-	at := l.placeOf(value)
-	l.places[path] = at
-	i, _ := strconv.Atoi(strings.TrimPrefix(prefix, "oauth.clients."))
-	c := &l.Config.Clients[i]
+	c := &l.Config.Clients[indexOf(prefix)]
 	s := &c.Settings
 	texts := map[string]*string{"id": &c.ID, "name": &s.Name, "auth": &s.Auth, "secret_file": &c.SecretFile, "jwks_file": &c.KeysFile, "access_format": &s.Format}
 	lists := map[string]*[]string{"grant_types": &s.GrantTypes, "redirect_uris": &s.RedirectURIs, "scopes": &s.Scopes,
@@ -230,29 +208,17 @@ func (l *Loaded) clientEntry(path, name, prefix string, value ast.Node) {
 			s.Secrets = append(s.Secrets, hash)
 		}
 	case name == "access_lifetime":
-		var d Duration
-		text, ok := scalar(value)
+		d, ok := l.duration(path, value)
 		if !ok {
-			l.fault(path, "want a duration, got %s", kindOf(value))
-		} else if err := d.UnmarshalText([]byte(text)); err != nil {
-			l.fault(path, "%v", err)
-		} else if s.AccessSeconds = int(time.Duration(d) / time.Second); s.AccessSeconds == 0 {
+			return
+		}
+		if s.AccessSeconds = int(time.Duration(d) / time.Second); s.AccessSeconds == 0 {
 			l.fault(path, "want at least 10s")
 		}
 	case texts[name] != nil:
-		n, ok := value.(*ast.StringNode)
-		if !ok {
-			l.fault(path, "want a text, got %s", kindOf(value))
-			return
-		}
-		*texts[name] = n.Value
+		l.text(path, value, texts[name])
 	case flags[name] != nil:
-		n, ok := value.(*ast.BoolNode)
-		if !ok {
-			l.fault(path, "want true or false, got %s", kindOf(value))
-			return
-		}
-		*flags[name] = n.Value
+		l.flag(path, value, flags[name])
 	case lists[name] != nil:
 		if list, ok := l.texts(path, value); ok {
 			*lists[name] = list
@@ -260,23 +226,4 @@ func (l *Loaded) clientEntry(path, name, prefix string, value ast.Node) {
 	default:
 		l.unknown(path, name, clientKeys, prefix)
 	}
-}
-
-// texts reads a list of texts.
-func (l *Loaded) texts(path string, value ast.Node) (out []string, ok bool) {
-	list, ok := value.(*ast.SequenceNode)
-	if !ok {
-		l.fault(path, "want a list, got %s", kindOf(value))
-		return nil, false
-	}
-	for _, v := range list.Values {
-		n, ok := v.(*ast.StringNode)
-		if !ok {
-			l.places[path] = l.placeOf(v)
-			l.fault(path, "want a list of texts, got %s in it", kindOf(v))
-			return nil, false
-		}
-		out = append(out, n.Value)
-	}
-	return out, true
 }

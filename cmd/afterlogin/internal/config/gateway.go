@@ -1,0 +1,198 @@
+package config
+
+import (
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"github.com/afterlogin/afterlogin"
+)
+
+// How many applications the file may have, and how many rules each.
+const (
+	maxApps  = 200
+	maxRules = 200
+)
+
+// An App is an application behind a proxy that asks before each request.
+type App struct {
+	Origin         string
+	Audience       string
+	TrustedOrigins []string
+	Rules          []Rule
+}
+
+// A Rule says who may see a path of an application.
+type Rule struct {
+	Path    string
+	Methods []string
+	Public  bool
+	Kinds   []afterlogin.Kind
+	Scopes  []string
+	MaxAge  time.Duration
+	ACR     []string
+}
+
+var (
+	appKeys  = []string{"origin", "audience", "trusted_origins", "rules"}
+	ruleKeys = []string{"path", "methods", "public", "kinds", "scopes", "max_age", "acr"}
+)
+
+// kindNames are the kinds of credentials by their name in the file.
+var kindNames = map[string]afterlogin.Kind{
+	"session": afterlogin.KindSession, "api-key": afterlogin.KindAPIKey, "access": afterlogin.KindAccess, "jwt": afterlogin.KindJWT,
+}
+
+// app returns the application that the path is of.
+func (l *Loaded) app(path string) *App {
+	i, _ := strconv.Atoi(strings.Split(path, ".")[2])
+	return &l.Config.Apps[i]
+}
+
+// appEntry reads one setting of an application.
+func (l *Loaded) appEntry(path, name, prefix string, value ast.Node) {
+	a := l.app(prefix)
+	switch name {
+	case "origin":
+		l.text(path, value, &a.Origin)
+	case "audience":
+		l.text(path, value, &a.Audience)
+	case "trusted_origins":
+		a.TrustedOrigins, _ = l.texts(path, value)
+	default:
+		l.unknown(path, name, appKeys, prefix)
+	}
+}
+
+// ruleEntry reads one setting of a rule.
+func (l *Loaded) ruleEntry(path, name, prefix string, value ast.Node) {
+	r := &l.app(prefix).Rules[indexOf(prefix)]
+	switch name {
+	case "path":
+		l.text(path, value, &r.Path)
+	case "methods":
+		r.Methods, _ = l.texts(path, value)
+	case "public":
+		l.flag(path, value, &r.Public)
+	case "kinds":
+		names, _ := l.texts(path, value)
+		for _, n := range names {
+			k, ok := kindNames[n]
+			if !ok {
+				l.faultHint(path, "the kinds are session, api-key, access and jwt", "%q is not a kind of credential", clip(n))
+				return
+			}
+			r.Kinds = append(r.Kinds, k)
+		}
+	case "scopes":
+		r.Scopes, _ = l.texts(path, value)
+	case "max_age":
+		if d, ok := l.duration(path, value); ok {
+			r.MaxAge = time.Duration(d)
+		}
+	case "acr":
+		r.ACR, _ = l.texts(path, value)
+	default:
+		l.unknown(path, name, ruleKeys, prefix)
+	}
+}
+
+// GatewayApps returns the applications: those of the file, and those that are only named, with no rules of their own.
+func (c *Config) GatewayApps() []App {
+	apps := slices.Clone(c.Apps)
+	for _, o := range c.Origins {
+		if !slices.ContainsFunc(apps, func(a App) bool { return a.Origin == o }) {
+			apps = append(apps, App{Origin: o})
+		}
+	}
+	return apps
+}
+
+// GatewayProxies returns the networks of the proxies that are believed.
+func (c *Config) GatewayProxies() []netip.Prefix {
+	var out []netip.Prefix
+	for _, text := range c.Proxies {
+		if p, err := parseNetwork(text); err == nil {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// parseNetwork parses a network, or an address alone.
+func parseNetwork(text string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(text)
+	return p.Masked(), err
+}
+
+// checkGateway reports what is wrong with the applications behind proxies.
+func (l *Loaded) checkGateway() {
+	c := &l.Config
+	for _, o := range c.Origins {
+		l.checkOrigin("gateway.origins", o)
+	}
+	for _, p := range c.Proxies {
+		if _, err := parseNetwork(p); err != nil {
+			l.faultHint("gateway.proxies", "write 10.0.0.5, or 10.0.0.0/24", "%q is neither an address nor a network", clip(p))
+		}
+	}
+	for i, a := range c.Apps {
+		at := "gateway.apps." + strconv.Itoa(i)
+		if a.Origin == "" {
+			l.faultHint(at, "write - origin: https://shop.example.com", "an application without an origin")
+			continue
+		}
+		l.checkOrigin(at+".origin", a.Origin)
+		for j := range i {
+			if c.Apps[j].Origin == a.Origin {
+				l.fault(at+".origin", "%q is the origin of another application above", a.Origin)
+			}
+		}
+		for _, o := range a.TrustedOrigins {
+			l.checkOrigin(at+".trusted_origins", o)
+		}
+		for j, r := range a.Rules {
+			at := at + ".rules." + strconv.Itoa(j)
+			switch {
+			case !strings.HasPrefix(r.Path, "/"):
+				key := at + ".path"
+				if r.Path == "" {
+					key = at
+				}
+				l.faultHint(key, "write /exactly/this, or /everything/below/", "a rule needs a path that begins with /")
+			case r.Public && (len(r.Kinds) > 0 || len(r.Scopes) > 0 || r.MaxAge != 0 || len(r.ACR) > 0):
+				l.faultHint(at+".public", "take out public, or everything but path and methods", "a public path asks for nothing, and this rule does")
+			case r.MaxAge != 0 && r.MaxAge < time.Second:
+				l.fault(at+".max_age", "want at least 1s")
+			}
+		}
+	}
+	if len(c.GatewayApps()) > 0 && c.IssuerURL() == "" {
+		key := "gateway.origins"
+		if _, ok := l.places["gateway.apps"]; ok {
+			key = "gateway.apps"
+		}
+		l.faultHint(key, "set issuer to the https address of this server, as in --issuer https://auth.example.com", "applications behind a proxy get signed assertions, and these need an issuer")
+	}
+}
+
+// checkOrigin reports text that is not an origin as browsers write it: https, or http on a loopback host.
+func (l *Loaded) checkOrigin(key, text string) {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || text != u.Scheme+"://"+u.Host || text != strings.ToLower(text) ||
+		u.Scheme == "https" && u.Port() == "443" || u.Scheme == "http" && u.Port() == "80" {
+		l.faultHint(key, "write https://shop.example.com, in lower case, without a path and without the usual port", "%q is not an origin", clip(text))
+		return
+	}
+	if u.Scheme != "https" && !(u.Scheme == "http" && LoopbackName(u.Hostname())) {
+		l.faultHint(key, "http is taken on localhost only", "%q is not https: browsers would send the session in clear text", clip(text))
+	}
+}

@@ -1,0 +1,130 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/afterlogin/afterlogin"
+)
+
+const goodApps = `gateway:
+  origins: [https://shop.example.com, https://wiki.example.com]
+  proxies: [10.0.0.5, 10.1.0.0/16]
+  apps:
+  - origin: https://shop.example.com
+    audience: shop
+    trusted_origins: [https://www.example.com]
+    rules:
+    - path: /assets/
+      public: true
+    - path: /admin/
+      methods: [GET, POST]
+      kinds: [session, api-key, access, jwt]
+      scopes: [admin]
+      max_age: 10m
+      acr: [gold]
+sign_in:
+  return_to: [https://www.example.com]
+  providers:
+  - id: example
+    name: Example
+    issuer: https://login.example.com
+    client_id: afterlogin
+    auth: post
+    scopes: [openid, email]
+    end_session: true
+`
+
+func TestApps(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "secret")
+	if err := os.WriteFile(file, []byte("hunter2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := load(t, goodApps+"    client_secret_file: "+file+"\n", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.CheckFiles(); err != nil {
+		t.Fatal(err)
+	}
+	want := []App{{
+		Origin: "https://shop.example.com", Audience: "shop", TrustedOrigins: []string{"https://www.example.com"},
+		Rules: []Rule{{Path: "/assets/", Public: true}, {
+			Path: "/admin/", Methods: []string{"GET", "POST"}, Scopes: []string{"admin"}, MaxAge: 10 * time.Minute, ACR: []string{"gold"},
+			Kinds: []afterlogin.Kind{afterlogin.KindSession, afterlogin.KindAPIKey, afterlogin.KindAccess, afterlogin.KindJWT},
+		}},
+	}, {Origin: "https://wiki.example.com"}}
+	if got := l.Config.GatewayApps(); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v", got)
+	}
+	if got := fmt.Sprint(l.Config.GatewayProxies()); got != "[10.0.0.5/32 10.1.0.0/16]" {
+		t.Error(got)
+	}
+	ps, err := l.Config.SignInProviders()
+	if err != nil || len(ps) != 1 || ps[0].Secret() != "hunter2" || ps[0].Issuer != "https://login.example.com" || !ps[0].EndSession {
+		t.Fatalf("%v, %v", ps, err)
+	}
+	if text := fmt.Sprintf("%v %+v %#v %s", ps, ps, ps, ps[0]); strings.Contains(text, "hunter2") {
+		t.Errorf("a provider prints its secret: %s", text)
+	}
+	os.Remove(file)
+	if err := l.CheckFiles(); err == nil || !strings.Contains(err.Error(), "provider example") {
+		t.Errorf("without its file: %v", err)
+	}
+}
+
+func TestBadApps(t *testing.T) {
+	for name, tt := range map[string]struct{ from, to, want string }{
+		"an origin with a path":    {"origin: https://shop.example.com", "origin: https://shop.example.com/", "is not an origin"},
+		"an origin in capitals":    {"origin: https://shop.example.com", "origin: https://Shop.example.com", "is not an origin"},
+		"an origin without TLS":    {"origin: https://shop.example.com", "origin: http://shop.example.com", "is not https"},
+		"no origin":                {"- origin: https://shop.example.com", "- audience: x", "audience"},
+		"two of one origin":        {"  apps:", "  apps:\n  - origin: https://shop.example.com", "another application above"},
+		"an unknown key":           {"max_age:", "maxage:", `did you mean "max_age"?`},
+		"an unknown list":          {"  apps:", "  app:", `did you mean "apps"?`},
+		"an unknown kind":          {"[session, api-key", "[cookie, api-key", "is not a kind"},
+		"a public path that asks":  {"public: true", "public: true\n      scopes: [x]", "asks for nothing"},
+		"a path without a slash":   {"path: /assets/", "path: assets/", "begins with /"},
+		"rules that are no list":   {"    rules:\n    - path: /assets/\n      public: true\n    - path: /admin/\n", "    rules:\n      path: /admin/\n", "want a list"},
+		"a max_age of nothing":     {"max_age: 10m", "max_age: 10ms", "at least 1s"},
+		"a proxy by name":          {"10.0.0.5", "proxy.example", "neither an address"},
+		"no https at the provider": {"issuer: https://login.example.com", "issuer: http://login.example.com", "want https"},
+		"a provider without id":    {"- id: example", "- id: An Example", "needs an id"},
+		"no client_id":             {"    client_id: afterlogin\n", "", "needs the client_id"},
+		"a secret in the file":     {"client_id: afterlogin", "client_id: afterlogin\n    client_secret: hunter2", "does not belong into this file"},
+		"an unknown auth":          {"auth: post", "auth: jwt", "is not basic or post"},
+		"a return that is none":    {"return_to: [https://www.example.com]", "return_to: [https://www.example.com/x]", "is not an origin"},
+		"no issuer":                {"gateway:\n", "listen: 0.0.0.0:7070\nbehind_proxy: true\ngateway:\n", "need an issuer"},
+	} {
+		text := strings.Replace(goodApps, tt.from, tt.to, 1)
+		if text == goodApps {
+			t.Fatalf("%s changes nothing", name)
+		}
+		_, err := load(t, text, nil)
+		var faults Faults
+		if !errors.As(err, &faults) {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		all := ""
+		for _, f := range faults {
+			all += f.Error() + "\n" + f.Hint + "\n" + f.Excerpt + "\n"
+			if f.Line == 0 {
+				t.Errorf("%s: %s: says not where", name, f)
+			}
+		}
+		if !strings.Contains(all, tt.want) {
+			t.Errorf("%s: %s", name, all)
+		}
+		if strings.Contains(all, "hunter2") {
+			t.Errorf("%s: the secret is shown:\n%s", name, all)
+		}
+	}
+}

@@ -1,0 +1,131 @@
+package config
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+// maxProviders is how many OpenID Connect providers the file may have.
+const maxProviders = 20
+
+// A Provider is an OpenID Connect provider that people may sign in with.
+type Provider struct {
+	ID         string
+	Name       string
+	Issuer     string
+	ClientID   string
+	Auth       string
+	SecretFile string // holds the client's secret
+	Scopes     []string
+	// EndSession sends people who sign out here to the provider's own sign-out, too.
+	EndSession bool
+
+	secret string
+}
+
+var providerKeys = []string{"id", "name", "issuer", "client_id", "client_secret_file", "auth", "scopes", "end_session"}
+
+// Secret returns the client's secret, "" for a client without one. SignInProviders has read it.
+func (p *Provider) Secret() string { return p.secret }
+
+// String leaves the secret out.
+func (p Provider) String() string { return "provider " + p.ID }
+
+// GoString leaves the secret out.
+func (p Provider) GoString() string { return p.String() }
+
+// providerEntry reads one setting of a provider.
+func (l *Loaded) providerEntry(path, name, prefix string, value ast.Node) {
+	p := &l.Config.Providers[indexOf(prefix)]
+	switch name {
+	case "id":
+		l.text(path, value, &p.ID)
+	case "name":
+		l.text(path, value, &p.Name)
+	case "issuer":
+		l.text(path, value, &p.Issuer)
+	case "client_id":
+		l.text(path, value, &p.ClientID)
+	case "client_secret_file":
+		l.text(path, value, &p.SecretFile)
+	case "client_secret":
+		l.fault(path, "a secret does not belong into this file: write client_secret_file with the name of a file")
+	case "auth":
+		l.text(path, value, &p.Auth)
+	case "scopes":
+		p.Scopes, _ = l.texts(path, value)
+	case "end_session":
+		l.flag(path, value, &p.EndSession)
+	default:
+		l.unknown(path, name, providerKeys, prefix)
+	}
+}
+
+// checkSignIn reports what is wrong with the sign-in page and the providers.
+func (l *Loaded) checkSignIn() {
+	c := &l.Config
+	for _, o := range c.ReturnTo {
+		l.checkOrigin("sign_in.return_to", o)
+	}
+	if c.PasswordMin < 8 || c.PasswordMin > 64 {
+		l.fault("sign_in.password_min", "%d is not between 8 and 64 characters", c.PasswordMin)
+	}
+	for i, p := range c.Providers {
+		at := "sign_in.providers." + strconv.Itoa(i)
+		key := func(name string) string {
+			if _, ok := l.places[at+"."+name]; ok {
+				return at + "." + name
+			}
+			return at
+		}
+		if !validPolicyName(p.ID) {
+			l.faultHint(key("id"), "write - id: example", "a provider needs an id of a to z, 0 to 9 and -")
+			continue
+		}
+		for j := range i {
+			if c.Providers[j].ID == p.ID {
+				l.fault(key("id"), "%q is the id of another provider above", p.ID)
+			}
+		}
+		u, err := url.Parse(p.Issuer)
+		switch {
+		case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+			l.faultHint(key("issuer"), "write https://login.example.com, exactly as the provider does", "%q is not the address of a provider", clip(p.Issuer))
+		case u.Scheme != "https" && !(u.Scheme == "http" && LoopbackName(u.Hostname())):
+			l.fault(key("issuer"), "want https: whoever can change what is read there can sign in as anybody")
+		}
+		if p.ClientID == "" {
+			l.fault(key("client_id"), "the provider %s needs the client_id that it gave to this installation", p.ID)
+		}
+		if p.Auth != "" && !slices.Contains([]string{"basic", "post"}, p.Auth) {
+			l.fault(key("auth"), "%q is not basic or post", clip(p.Auth))
+		}
+	}
+}
+
+// SignInProviders returns the providers with what their files hold.
+func (c *Config) SignInProviders() ([]Provider, error) {
+	out := slices.Clone(c.Providers)
+	for i := range out {
+		p := &out[i]
+		if p.Name == "" {
+			p.Name = p.ID
+		}
+		if p.SecretFile == "" {
+			continue
+		}
+		b, err := readSmall(p.SecretFile)
+		if err != nil {
+			return nil, fmt.Errorf("sign-in provider %s: %w", p.ID, err)
+		}
+		if p.secret = strings.TrimSpace(string(b)); p.secret == "" || len(p.secret) > 1024 {
+			return nil, fmt.Errorf("sign-in provider %s: the secret in %s is empty, or over 1024 bytes", p.ID, p.SecretFile)
+		}
+	}
+	return out, nil
+}
