@@ -240,12 +240,12 @@ func (t *target) connection(c int, start time.Time, count *atomic.Int64) error {
 }
 
 var (
-	status200     = []byte("HTTP/1.1 200 ")
+	status20x     = []byte("HTTP/1.1 20") // oauth2-proxy lets in with 202
 	endOfHeaders  = []byte("\r\n\r\n")
 	contentLength = []byte("\r\nContent-Length: ")
 )
 
-// readAnswer reads one answer, which must be a 200 with a Content-Length.
+// readAnswer reads one answer, which must be a 200, or another 20x, with a Content-Length.
 func readAnswer(conn net.Conn, buf []byte) error {
 	n := 0
 	for {
@@ -260,7 +260,7 @@ func readAnswer(conn net.Conn, buf []byte) error {
 		}
 		head := buf[:end+2]
 		at := bytes.Index(head, contentLength)
-		if !bytes.HasPrefix(head, status200) || at < 0 {
+		if !bytes.HasPrefix(head, status20x) || at < 0 {
 			return fmt.Errorf("not the expected answer: %.80q", head)
 		}
 		at += len(contentLength)

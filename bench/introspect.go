@@ -84,6 +84,8 @@ func serveReference(args []string) int {
 		h, err = zitadelExample(args[1], slog.DiscardHandler)
 	case "net-http":
 		h, err = sameBytes()
+	case "gateway":
+		h, err = benchGateway()
 	default:
 		err = errors.New("unknown reference")
 	}

@@ -9,6 +9,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -74,6 +75,10 @@ func run(args []string, out, errs io.Writer) int {
 			continue
 		}
 		r, err := measure(c, *rounds)
+		if s := (*skipped)(nil); errors.As(err, &s) {
+			fmt.Fprintf(errs, "bench: %s: not measured: %s\n", c.name, s.why)
+			continue
+		}
 		if err != nil {
 			fmt.Fprintf(errs, "bench: %s: %v\n", c.name, err)
 			return 1
@@ -86,8 +91,13 @@ func run(args []string, out, errs io.Writer) int {
 	return code
 }
 
+// skipped is the error of a comparison with something that is not to be had here.
+type skipped struct{ why string }
+
+func (s *skipped) Error() string { return s.why }
+
 func comparisons() []comparison {
-	return slices.Concat(validateComparisons(), jwtComparisons(), httpComparisons(), durableComparisons(), introspectComparisons(), sharedComparisons(), sizeComparisons(), millionComparisons())
+	return slices.Concat(validateComparisons(), jwtComparisons(), httpComparisons(), durableComparisons(), introspectComparisons(), gatewayComparisons(), sharedComparisons(), sizeComparisons(), millionComparisons())
 }
 
 func measure(c comparison, rounds int) (result, error) {

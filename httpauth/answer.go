@@ -285,6 +285,9 @@ func challenge(refusal *afterlogin.Refusal, n *need) string {
 		if n != nil && n.maxAge > 0 {
 			c += `, max_age="` + strconv.FormatInt(int64(n.maxAge/time.Second), 10) + `"`
 		}
+		if n != nil && len(n.acr) > 0 {
+			c += `, acr_values="` + strings.Join(n.acr, " ") + `"`
+		}
 		return c
 	}
 	return realm + `, error="invalid_token", error_description="` + forPrograms(refusal) + `"`

@@ -39,7 +39,7 @@ func (x *Auth) CSRFToken(r *http.Request) string {
 // browsers do not attach by themselves needs no check: a page that can attach it has passed CORS.
 func (x *Auth) checkOrigin(v *visit, r *http.Request) error {
 	if !unsafe(r.Method) {
-		if len(r.Header["Upgrade"]) == 0 {
+		if !opens(r) {
 			return nil
 		}
 		c := *r
@@ -54,6 +54,12 @@ func (x *Auth) checkOrigin(v *visit, r *http.Request) error {
 		return ErrCrossOrigin
 	}
 	return nil
+}
+
+// opens reports whether the request opens a WebSocket, or something like it. Proxies that ask before they forward often
+// leave Upgrade out of the question, since it is about one connection, and the rest in.
+func opens(r *http.Request) bool {
+	return len(r.Header["Upgrade"]) > 0 || len(r.Header["Sec-Websocket-Key"]) > 0 || len(r.Header["Sec-Websocket-Version"]) > 0
 }
 
 // checkCSRF refuses a request that does not carry the session's CSRF token. w is the server's writer.

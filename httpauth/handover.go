@@ -112,7 +112,7 @@ func (x *Auth) StartHandOver(w http.ResponseWriter, r *http.Request, at, returnT
 		return errNoOrigin
 	}
 	u, err := url.Parse(at)
-	if err != nil || !isOrigin(u.Scheme+"://"+u.Host, x.options.PlainLoopback) || u.User != nil || strings.ContainsAny(at, "?#") {
+	if err != nil || !isOrigin(u.Scheme+"://"+u.Host) || u.User != nil || strings.ContainsAny(at, "?#") {
 		return fmt.Errorf("%w: StartHandOver: at is not an address such as https://accounts.example/hand-over", afterlogin.ErrBadRequest)
 	}
 	to, _, _ := strings.Cut(SafeReturn(returnTo), "#")

@@ -77,7 +77,7 @@ type Options struct {
 	// JWTCookie is the name of a cookie that may carry a JWT, such as __Host-Http-jwt, for Kinds(afterlogin.KindJWT) and
 	// SetJWTCookie. By default there is none. The rules for CookieName hold for it.
 	JWTCookie string
-	// Origin is how browsers address this application: https://shop.example, or an http origin with PlainLoopback. It is
+	// Origin is how browsers address this application: https://shop.example, or an http origin on a loopback host. It is
 	// needed by AcceptHandOver and StartHandOver. If it is set, every ticket must be for this origin, and for a path alone
 	// none is good, whoever made it.
 	Origin string
@@ -246,24 +246,25 @@ func checkCookieName(option, name string, plain bool) error {
 
 // setOrigins checks the origins of a hand-over.
 func (x *Auth) setOrigins(o Options) error {
-	if o.Origin != "" && !isOrigin(o.Origin, o.PlainLoopback) {
+	if o.Origin != "" && !isOrigin(o.Origin) {
 		return badOption("Origin: %q is not an origin such as https://shop.example, in lower case and without a path", o.Origin)
 	}
 	for _, origin := range o.HandOverTo {
-		if !isOrigin(origin, o.PlainLoopback) {
+		if !isOrigin(origin) {
 			return badOption("HandOverTo: %q is not an origin such as https://shop.example, in lower case and without a path", origin)
 		}
 	}
 	return nil
 }
 
-// isOrigin reports whether s is an https origin as browsers write it. With plain, it may be http on a loopback host.
-func isOrigin(s string, plain bool) bool {
+// isOrigin reports whether s is an https origin as browsers write it, or an http origin on a loopback host, where browsers
+// take Secure cookies all the same.
+func isOrigin(s string) bool {
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" || s != u.Scheme+"://"+u.Host || s != strings.ToLower(s) {
 		return false
 	}
-	return u.Scheme == "https" && u.Port() != "443" || plain && u.Scheme == "http" && u.Port() != "80" && loopbackHost(u.Host)
+	return u.Scheme == "https" && u.Port() != "443" || u.Scheme == "http" && u.Port() != "80" && loopbackHost(u.Host)
 }
 
 func remoteAddr(r *http.Request) netip.Addr {

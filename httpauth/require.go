@@ -34,6 +34,21 @@ func MaxAge(d time.Duration) Requirement {
 	return func(n *need) { n.maxAge = d }
 }
 
+// ACR lets only sessions through whose authentication was of one of the classes (acr: OpenID Connect Core, section 2), such
+// as urn:example:gold. Others are answered as with MaxAge; the challenge names the classes in acr_values. It panics if
+// there is no class, or at one that could not stand in a challenge.
+func ACR(classes ...string) Requirement {
+	if len(classes) == 0 {
+		panic("httpauth: ACR: no class is named")
+	}
+	for _, c := range classes {
+		if c == "" || strings.ContainsFunc(c, func(c rune) bool { return c <= ' ' || c == '"' || c == '\\' || c >= 0x7f }) {
+			panic("httpauth: ACR: not a class: " + c)
+		}
+	}
+	return func(n *need) { n.acr = slices.Clone(classes) }
+}
+
 // Kinds says which kinds of credentials are let through; sessions by default.
 //
 //   - KindSession: the session cookie, or Authorization: Bearer. Without this kind, the session cookie is not looked at.
@@ -70,6 +85,15 @@ type need struct {
 	bearers  []afterlogin.Kind // those that Authorization: Bearer may carry
 	scopes   []string
 	maxAge   time.Duration
+	acr      []string
+}
+
+// lacksACR refuses a session that was not authenticated in one of the ways that are demanded.
+func (n *need) lacksACR(s *afterlogin.Session) error {
+	if n.acr == nil || slices.Contains(n.acr, s.Auth.ACR()) {
+		return nil
+	}
+	return &afterlogin.Refusal{Reason: afterlogin.ReasonStaleAuth, Session: s.ID}
 }
 
 var (
@@ -80,7 +104,7 @@ var (
 
 // special reports whether a session that Optional found is not enough to decide.
 func (n *need) special() bool {
-	return len(n.kinds) != 1 || n.kinds[0] != afterlogin.KindSession || n.scopes != nil || n.maxAge != 0
+	return len(n.kinds) != 1 || n.kinds[0] != afterlogin.KindSession || n.scopes != nil || n.maxAge != 0 || n.acr != nil
 }
 
 func (n *need) apiKeys() bool { return slices.Contains(n.kinds, afterlogin.KindAPIKey) }
@@ -223,6 +247,9 @@ func (x *Auth) authenticate(v *visit, r *http.Request, n *need) error {
 	}
 	if s == nil && err == nil {
 		s, err = x.validate(v, r, n)
+	}
+	if err == nil && s.Subject != "" {
+		err = n.lacksACR(s)
 	}
 	if err != nil {
 		refusal, ok := err.(*afterlogin.Refusal)

@@ -50,10 +50,12 @@ var rules = []rule{
 		reason: "the token format knows keys and ids, nothing above"},
 	{from: "internal/seal", never: []string{module + "/httpauth", "net/http", "."},
 		reason: "sealing knows keys and records, nothing above"},
-	{from: "", except: []string{"httpauth", "store", "keyring", "jwt", "internal", "cmd", "bench", "examples", "test"}, never: []string{"net/http", module + "/httpauth", module + "/jwt/remote", module + "/cmd", "os", "flag", "."},
+	{from: "", except: []string{"httpauth", "gateway", "store", "keyring", "jwt", "internal", "cmd", "bench", "examples", "test"}, never: []string{"net/http", module + "/httpauth", module + "/gateway", module + "/jwt/remote", module + "/cmd", "os", "flag", "."},
 		reason: "the core knows no HTTP, no files, no flags: what it judges must not depend on how the question came"},
 	{from: "httpauth", never: []string{module + "/internal", module + "/keyring", module + "/store", module + "/cmd", "os", "flag", "."},
 		reason: "httpauth stands on the authority's exported calls alone, as anybody's middleware could"},
+	{from: "gateway", never: []string{module + "/internal", module + "/keyring", module + "/store", module + "/cmd", "os", "flag", "."},
+		reason: "whoever writes a server of his own asks the gateway as ours does: it stands on exported calls alone, and is told who signs"},
 	{from: "bench", never: []string{module + "/internal"}, but: []string{module + "/internal/servers"}, reason: "other modules use what users can use"},
 	{from: "examples", never: []string{module + "/internal"}, but: []string{module + "/internal/servers"}, reason: "other modules use what users can use"},
 }
