@@ -152,7 +152,8 @@ func (a *Authority) Rotate(ctx context.Context, t Token, e Expect) (Issued, erro
 
 // StepUp notes that the person has proved who they are once more, and replaces the token by one that nobody can have
 // derived. The session stays; its old token is refused at once. The new one must reach the person, or they have to sign
-// in again. Methods are added to those of the session.
+// in again. Methods are added to those of the session; the class of authentication (ACRMethod) replaces the session's, and
+// without one there is none any more.
 func (a *Authority) StepUp(ctx context.Context, t Token, auth Authentication, from Client) (Issued, error) {
 	if err := checkNames("method", auth.Methods, maxMethods); err != nil {
 		return Issued{}, err
@@ -268,7 +269,8 @@ func (a *Authority) advance(ctx context.Context, x *exam, how rotation, parent u
 		if !how.stepUp.At.IsZero() {
 			st.authAt = how.stepUp.At.UnixMilli()
 		}
-		st.methods = union(st.methods, how.stepUp.Methods)
+		// The class (acr) is that of the last authentication, as its time is: an older one would vouch for more than there was.
+		st.methods = union(Authentication{Methods: st.methods}.AMR(), how.stepUp.Methods)
 	} else {
 		key := a.keys.Active(keyring.Rotation)
 		l.key, l.nonce = key.ID, newNonce()

@@ -471,3 +471,30 @@ func TestOneSuccessor(t *testing.T) {
 		tok = got[0].Token
 	}
 }
+
+// The class of a session is that of the last authentication: a step-up to a higher one is seen, and one without a class
+// does not keep the old one's.
+func TestStepUpReplacesTheClass(t *testing.T) {
+	h := newHouse(t)
+	tok := h.signIn("mia").Token
+	for _, step := range []struct {
+		methods []string
+		class   string
+	}{
+		{[]string{"pwd", afterlogin.ACRMethod("silver")}, "silver"},
+		{[]string{"otp", afterlogin.ACRMethod("gold")}, "gold"},
+		{[]string{"pwd"}, ""},
+	} {
+		up, err := h.StepUp(t.Context(), tok, afterlogin.Authentication{Methods: step.methods}, home)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tok = up.Token
+		if s := h.use(tok, home, ""); s.Auth.ACR() != step.class {
+			t.Errorf("after %v the class is %q, of %v", step.methods, s.Auth.ACR(), s.Auth.Methods)
+		}
+	}
+	if s := h.use(tok, home, ""); len(s.Auth.AMR()) != 2 {
+		t.Errorf("the methods are %v, want pwd and otp", s.Auth.AMR())
+	}
+}

@@ -24,6 +24,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/users"
 	"github.com/afterlogin/afterlogin/jwt"
 	"github.com/afterlogin/afterlogin/keyring"
 )
@@ -57,6 +58,7 @@ type API struct {
 	keys      *keyring.Ring
 	algorithm jwt.Algorithm
 	streams   streams
+	users     *users.Users
 	backup    func(context.Context, io.Writer) error
 	backingUp sync.Mutex
 }
@@ -69,13 +71,15 @@ type Options struct {
 	Keys *keyring.Ring
 	// Algorithm is what the authority signs JWTs with. Empty is EdDSA.
 	Algorithm jwt.Algorithm
+	// Users are the built-in users, for /v1/users. Nil: there are none.
+	Users *users.Users
 	// Backup writes a backup of the store, for /v1/backup. Nil: there are none through the API.
 	Backup func(context.Context, io.Writer) error
 }
 
 // New returns the API of the authority.
 func New(authority *afterlogin.Authority, o Options) *API {
-	a := &API{authority: authority, log: o.Logger, now: o.Now, mux: http.NewServeMux(), methods: make(map[string][]string), keys: o.Keys, algorithm: o.Algorithm, backup: o.Backup}
+	a := &API{authority: authority, log: o.Logger, now: o.Now, mux: http.NewServeMux(), methods: make(map[string][]string), keys: o.Keys, algorithm: o.Algorithm, users: o.Users, backup: o.Backup}
 	if a.algorithm == "" {
 		a.algorithm = jwt.EdDSA
 	}
@@ -115,6 +119,7 @@ func New(authority *afterlogin.Authority, o Options) *API {
 	a.ticketRoutes()
 	a.apiKeyRoutes()
 	a.clientRoutes()
+	a.userRoutes()
 	a.signingKeyRoutes()
 	a.eventRoutes()
 	a.backupRoutes()

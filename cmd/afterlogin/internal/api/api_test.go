@@ -521,10 +521,14 @@ func TestScopes(t *testing.T) {
 		"create-session": `{"subject":"mia"}`, "validate-token": `{"token":"x"}`, "renew-token": `{"token":"x"}`, "explain-token": `{"token":"x"}`,
 		"create-access-token": `{}`, "create-ticket": `{"session":"{id}","target":"/x"}`, "redeem-ticket": `{"ticket":"x","target":"/x"}`,
 		"create-api-key": `{"subject":"robot"}`, "rotate-api-key": `{}`, "rotate-signing-key": `{}`,
+		"create-user": `{"name":"mia","password":"correct horse battery"}`, "change-user": `{"disabled":false}`, "set-user-password": `{"password":"staple the battery"}`,
+	}
+	if _, err := f.list.Add(t.Context(), "tom", "correct horse battery", nil); err != nil {
+		t.Fatal(err)
 	}
 	calls := 0
 	for path, item := range f.api.huma.OpenAPI().Paths {
-		for method, op := range map[string]any{"GET": item.Get, "POST": item.Post, "DELETE": item.Delete} {
+		for method, op := range map[string]any{"GET": item.Get, "POST": item.Post, "PUT": item.Put, "PATCH": item.Patch, "DELETE": item.Delete} {
 			b, _ := json.Marshal(op)
 			var o struct {
 				ID       string                `json:"operationId"`
@@ -550,7 +554,7 @@ func TestScopes(t *testing.T) {
 				id = f.robot().ID
 			}
 			keys := f.ring.SigningKeys()
-			values := strings.NewReplacer("{id}", id, "{sub}", "mia", "{kid}", keys[len(keys)-1].ID)
+			values := strings.NewReplacer("{id}", id, "{sub}", "mia", "{name}", "tom", "{kid}", keys[len(keys)-1].ID)
 			target, body := values.Replace(path), values.Replace(bodies[o.ID])
 			if a := f.do(method, target, f.apiKey(rest...), body); a.status != 403 || a.kind() != "insufficient-scope" ||
 				!strings.Contains(a.header.Get("Www-Authenticate"), `scope="`+string(scope)+`"`) {
@@ -571,8 +575,8 @@ func TestScopes(t *testing.T) {
 			calls++
 		}
 	}
-	if calls < 22 {
-		t.Errorf("%d operations, want 22 or more", calls)
+	if calls < 28 {
+		t.Errorf("%d operations, want 28 or more", calls)
 	}
 	// API keys are for the scopes api-keys:write and admin.
 	writer := f.apiKey(SessionsWrite)

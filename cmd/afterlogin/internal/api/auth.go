@@ -25,6 +25,8 @@ const (
 	TokensIssue   Scope = "tokens:issue"   // make access tokens and tickets below sessions, and redeem tickets
 	APIKeysWrite  Scope = "api-keys:write" // make, rotate and end API keys
 	ClientsWrite  Scope = "clients:write"  // register, show, change and remove OAuth clients
+	UsersRead     Scope = "users:read"     // list and show users
+	UsersWrite    Scope = "users:write"    // add and change users, and give them passwords
 	EventsRead    Scope = "events:read"    // follow what happens
 	Validate      Scope = "validate"       // ask whether a token is good
 	Explain       Scope = "explain"        // ask why it is, or is not
@@ -33,7 +35,7 @@ const (
 
 // Scopes returns all scopes, which is what the first key gets.
 func Scopes() []Scope {
-	return []Scope{SessionsRead, SessionsWrite, TokensIssue, APIKeysWrite, ClientsWrite, EventsRead, Validate, Explain, Admin}
+	return []Scope{SessionsRead, SessionsWrite, TokensIssue, APIKeysWrite, ClientsWrite, UsersRead, UsersWrite, EventsRead, Validate, Explain, Admin}
 }
 
 type callerKey struct{}

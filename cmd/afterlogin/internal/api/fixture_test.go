@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/users"
 	"github.com/afterlogin/afterlogin/keyring"
 	"github.com/afterlogin/afterlogin/store"
 	"github.com/afterlogin/afterlogin/store/memstore"
@@ -38,6 +39,7 @@ type fixture struct {
 	a    *afterlogin.Authority
 	ring *keyring.Ring
 	api  *API
+	list *users.Users
 	log  bytes.Buffer
 	seen []afterlogin.Event
 	key  string // with all scopes
@@ -71,7 +73,11 @@ func newFixture(t testing.TB, s store.Store) *fixture {
 		s.Close()
 		f.noTokenIn("the log", f.log.String())
 	})
-	f.api = New(f.a, Options{Logger: log, Now: clock, Keys: f.ring, Backup: func(_ context.Context, w io.Writer) error {
+	f.list, err = users.New(users.Options{Authority: f.a, Keys: f.ring, Now: clock, Logger: log, Params: users.Params{Memory: 64, Time: 1, Threads: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.api = New(f.a, Options{Logger: log, Now: clock, Keys: f.ring, Users: f.list, Backup: func(_ context.Context, w io.Writer) error {
 		_, err := io.WriteString(w, "a backup")
 		return err
 	}})

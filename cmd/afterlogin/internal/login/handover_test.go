@@ -1,0 +1,98 @@
+package login
+
+import (
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/httpauth"
+)
+
+// follow goes on until there is no redirect, or it leads to the path.
+func (b *browser) follow(a *answer, until string) (*answer, []string) {
+	b.f.t.Helper()
+	var way []string
+	at := b.site.Origin
+	for a.status == 303 {
+		base, err := url.Parse(at)
+		if err != nil {
+			b.f.t.Fatal(err)
+		}
+		u, err := base.Parse(a.to)
+		if err != nil {
+			b.f.t.Fatal(err)
+		}
+		way = append(way, u.String())
+		if len(way) > 10 {
+			b.f.t.Fatalf("a loop: %v", way)
+		}
+		if strings.HasPrefix(u.String(), until) {
+			break
+		}
+		at = u.String()
+		a = b.get(at)
+	}
+	return a, way
+}
+
+// Who signs in at the server's own host for a page of an application is signed in there.
+func TestHandOver(t *testing.T) {
+	f := open(t, nil)
+	b := f.browser(f.home)
+	a, way := b.follow(b.signIn("mia", good, f.app.Origin+"/reports?q=3"), f.app.Origin+"/reports")
+	if len(way) == 0 || way[len(way)-1] != f.app.Origin+"/reports?q=3" {
+		t.Fatalf("%d %s %v", a.status, a.body, way)
+	}
+	home := b.session()
+	u, _ := url.Parse(f.app.Origin)
+	there := &browser{f, b.http, f.app}
+	s := there.session()
+	if home == nil || s == nil || s.Subject != "mia" || s.Root != home.ID && s.ID != home.ID {
+		t.Errorf("at home %+v, there %+v (%v)", home, s, b.http.Jar.Cookies(u))
+	}
+	// Somebody else is signed in there: who goes over now takes the place.
+	other := f.browser(f.home)
+	at := &browser{f, other.http, f.app}
+	at.signIn("tom", good, "")
+	toms := at.token()
+	other.follow(other.signIn("mia", good, f.app.Origin+"/x"), f.app.Origin+"/x")
+	if s := at.session(); s == nil || s.Subject != "mia" {
+		t.Errorf("there, after it: %+v", s)
+	}
+	if _, err := f.a.Validate(t.Context(), afterlogin.TokenFrom(toms), afterlogin.Expect{Kinds: []afterlogin.Kind{afterlogin.KindSession}}); err == nil {
+		t.Error("the session that gave way lives on")
+	}
+	// Signed in already: the page at home leads on, too.
+	page := b.get("/login?return_to=" + url.QueryEscape(f.app.Origin+"/x"))
+	page.wants(t, "at home", 200, "Continue", f.app.Origin+"/.afterlogin/handover?")
+	// The ends of it cannot be bent.
+	for _, bad := range []string{
+		"/handover?to=" + url.QueryEscape("https://evil.example/x") + "&nonce=" + strings.Repeat("A", 43),
+		"/handover?to=" + url.QueryEscape(f.app.Origin+"/x"),
+	} {
+		if a := b.get(bad); a.status != 400 || a.to != "" {
+			t.Errorf("%s: %d %s", bad, a.status, a.to)
+		}
+	}
+	if a := b.get("/handover?return_to=/x"); a.status != 400 || a.to != "" {
+		t.Errorf("a hand-over to where it comes from: %d %s", a.status, a.to)
+	}
+	// A host that is no site of ours is only gone to.
+	if a := b.get("/login?return_to=https://other.example/x"); !strings.Contains(a.body, `href="https://other.example/x"`) {
+		t.Errorf("%s", a.body)
+	}
+	if a := f.browser(f.app).get("/.afterlogin/handover?return_to=https://evil.example/x"); a.status != 303 || strings.Contains(a.to, "evil") || !strings.HasPrefix(a.to, f.home.Origin+"/handover?") {
+		t.Errorf("%d %s", a.status, a.to)
+	}
+	// A ticket of somebody else's signs nobody in.
+	victim := f.browser(f.app)
+	start := f.browser(f.app).get("/.afterlogin/handover?return_to=/x")
+	_, way = b.follow(start, f.app.Origin+"/.afterlogin/arrive")
+	if got := victim.get(way[len(way)-1]); got.status != 403 || victim.token() != "" {
+		t.Errorf("another's ticket: %d %v", got.status, way)
+	}
+	if strings.Contains(strings.Join(way, " "), httpauth.CookieName) {
+		t.Error("a cookie stands in an address")
+	}
+}

@@ -1,0 +1,186 @@
+package users
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/afterlogin/afterlogin"
+)
+
+// attempts is how often a change is tried that others interfere with.
+const attempts = 10
+
+// edit changes the user's record, and carries out what ends with the change: see the package for the order. change returns
+// what is to be ended, "" for nothing; it may be called more than once. spare is a session that does not end.
+func (u *Users) edit(ctx context.Context, name string, spare afterlogin.SessionID, change func(*detail) string) (*User, error) {
+	for range attempts {
+		e, d, err := u.read(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		had := d.End
+		end := change(d)
+		if had == endEverything || end == "" {
+			end = had
+		}
+		if had != "" {
+			spare = "" // that of the change before is not known
+		}
+		d.End = end
+		e, err = u.authority.ChangeEntry(ctx, e, d.json())
+		if errors.Is(err, afterlogin.ErrEntryChanged) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if end == "" {
+			return newUser(e, d), nil
+		}
+		return u.end(ctx, e, d, spare)
+	}
+	return nil, ErrChanged
+}
+
+// end is the second and the third step of a change. The record must say what is to be ended.
+func (u *Users) end(ctx context.Context, e *afterlogin.Entry, d *detail, spare afterlogin.SessionID) (*User, error) {
+	var err error
+	switch {
+	case d.End == endEverything:
+		err = u.authority.RevokeSubject(ctx, u.tenant, e.Name, afterlogin.Everything)
+	case spare != "":
+		err = u.authority.RevokeOthers(ctx, spare)
+		if errors.Is(err, afterlogin.ErrInvalidToken) || errors.Is(err, afterlogin.ErrNoSession) { // it is over: nothing to spare
+			err = u.authority.RevokeSubject(ctx, u.tenant, e.Name, afterlogin.Sessions)
+		}
+	default:
+		err = u.authority.RevokeSubject(ctx, u.tenant, e.Name, afterlogin.Sessions)
+	}
+	if err != nil {
+		return nil, err
+	}
+	done := *d
+	done.End = ""
+	got, err := u.authority.ChangeEntry(ctx, e, done.json())
+	switch {
+	case err == nil:
+		return newUser(got, &done), nil
+	case errors.Is(err, afterlogin.ErrEntryChanged):
+		// Somebody else has changed the user, or made up for this one. Whatever is still to be ended is theirs to end.
+		return u.User(ctx, e.Name)
+	}
+	return nil, err
+}
+
+// finish makes up for a change that was not carried through.
+func (u *Users) finish(ctx context.Context, e *afterlogin.Entry, d *detail) (*afterlogin.Entry, *detail, error) {
+	if _, err := u.end(ctx, e, d, ""); err != nil {
+		return nil, nil, err
+	}
+	return u.read(ctx, e.Name)
+}
+
+// Finish ends the sessions of every user whose change was not carried through, by a crash or because the store did not
+// answer. It returns the first error, after it has tried all of them.
+func (u *Users) Finish(ctx context.Context) (done int, err error) {
+	for e, failed := range u.authority.Entries(ctx, u.tenant, Realm) {
+		var d *detail
+		if failed == nil {
+			d, failed = parse(e)
+		}
+		if failed == nil && d.End != "" {
+			if _, failed = u.end(ctx, e, d, ""); failed == nil {
+				u.log.WarnContext(ctx, "a user's sessions from before a change were ended late", "user", e.Name)
+				done++
+			}
+		}
+		if failed != nil && err == nil {
+			err = failed
+		}
+	}
+	return done, err
+}
+
+// finishInterval is how often Run looks for changes that were not carried through.
+const finishInterval = time.Minute
+
+// Run calls Finish now, and every minute until ctx ends. A failure is logged, and mended by the next call.
+func (u *Users) Run(ctx context.Context) {
+	t := time.NewTicker(finishInterval)
+	defer t.Stop()
+	for {
+		if _, err := u.Finish(ctx); err != nil && ctx.Err() == nil {
+			u.log.WarnContext(ctx, "it is not known whether every change of a user was carried through; it is tried again", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// SetPassword gives the user a new password and ends the user's sessions, but for spare, if that is one. API keys stay. It
+// is durable, and the sessions are ended, when it returns nil. After an error other than *FieldError, ErrNoUser and
+// ErrBusy the password may be the new one and sessions may be left: call it again.
+func (u *Users) SetPassword(ctx context.Context, name, password string, spare afterlogin.SessionID) (*User, error) {
+	if _, _, err := u.read(ctx, name); err != nil { // before the work of a hash
+		return nil, err
+	}
+	if err := u.CheckPassword(name, password); err != nil {
+		return nil, err
+	}
+	hash, err := u.hasher.make(ctx, password)
+	if err != nil {
+		return nil, err
+	}
+	got, err := u.edit(ctx, name, spare, func(d *detail) string {
+		d.Hash, d.Set = hash, u.now().UnixMilli()
+		return endSessions
+	})
+	if err == nil {
+		u.log.InfoContext(ctx, "a user's password was changed", "user", name)
+	}
+	return got, err
+}
+
+// A Change is what Update changes of a user; nil fields stay.
+type Change struct {
+	Disabled *bool
+	Scopes   *[]string
+}
+
+// Update changes the user. Disabling ends everything of the user's: sessions, grants and API keys. Taking a scope away
+// ends sessions, since they have it; a scope that is added is there from the next sign-in on. Enabling lets nothing of
+// what was ended live again. After an error other than *FieldError and ErrNoUser the change may have been made and
+// sessions may be left: call it again.
+func (u *Users) Update(ctx context.Context, name string, c Change) (*User, error) {
+	if c.Scopes != nil {
+		if err := checkScopes(*c.Scopes); err != nil {
+			return nil, err
+		}
+	}
+	got, err := u.edit(ctx, name, "", func(d *detail) (end string) {
+		if c.Scopes != nil {
+			for _, s := range d.Scopes {
+				if !slices.Contains(*c.Scopes, s) {
+					end = endSessions
+				}
+			}
+			d.Scopes = slices.Clone(*c.Scopes)
+		}
+		if c.Disabled != nil {
+			if *c.Disabled { // also if it says so already: a retry ends what is left
+				end = endEverything
+			}
+			d.Disabled = *c.Disabled
+		}
+		return end
+	})
+	if err == nil && c.Disabled != nil {
+		u.log.InfoContext(ctx, "a user was changed", "user", name, "disabled", *c.Disabled)
+	}
+	return got, err
+}

@@ -1,0 +1,437 @@
+package users
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// address returns the n-th of many addresses, in as many networks.
+func address(n int) netip.Addr {
+	if n%2 == 0 {
+		var b [4]byte
+		binary.BigEndian.PutUint32(b[:], 0x0b000000+uint32(n)<<8)
+		return netip.AddrFrom4(b)
+	}
+	b := [16]byte{0x20, 1}
+	binary.BigEndian.PutUint32(b[2:], uint32(n))
+	return netip.AddrFrom16(b)
+}
+
+// Ten thousand wrong passwords for one account, many at once, from two thousand addresses: a handful is looked at. The
+// owner signs in from a browser that has done so before, all the while; and from a new one, in an account's next turn.
+// Somebody else is not concerned.
+func TestTenThousandWrongPasswords(t *testing.T) { guess(t, quick) }
+
+// BenchmarkTenThousandWrongPasswords is the same with the parameters that are used.
+func BenchmarkTenThousandWrongPasswords(b *testing.B) {
+	for b.Loop() {
+		guess(b, DefaultParams)
+	}
+}
+
+func guess(t testing.TB, p Params) {
+	f := open(t, nil, p)
+	f.add("mia")
+	f.add("tom")
+	v, err := f.verify("mia", good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner, home := From{Addr: netip.MustParseAddr("198.51.100.7"), Device: v.Device}, From{Addr: netip.MustParseAddr("198.51.100.9")}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	began, hashes := f.clock(), f.Stats().Hashes
+	var wrong, throttled, owned atomic.Int64
+	const tries, guessers = 10_000, 50
+	var wg sync.WaitGroup
+	for g := range guessers {
+		wg.Go(func() {
+			for i := range tries / guessers {
+				var wait *ThrottledError
+				switch _, err := f.Verify(context.Background(), "mia", fmt.Sprint("guess number ", g, i), From{Addr: address(g*40 + i%40)}); {
+				case err == ErrWrong:
+					wrong.Add(1)
+				case errors.As(err, &wait):
+					throttled.Add(1)
+				default:
+					t.Errorf("%v", err)
+				}
+				f.pass(10 * time.Millisecond) // 100 tries in a second
+			}
+		})
+	}
+	ended := make(chan struct{})
+	var people sync.WaitGroup
+	people.Go(func() {
+		for {
+			if _, err := f.Verify(context.Background(), "mia", good, owner); err != nil {
+				t.Errorf("the owner: %v", err)
+			}
+			if _, err := f.Verify(context.Background(), "tom", good, home); err != nil {
+				t.Errorf("somebody else: %v", err)
+			}
+			owned.Add(1)
+			select {
+			case <-ended:
+				return
+			default:
+			}
+		}
+	})
+	wg.Wait()
+	close(ended)
+	people.Wait()
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	grown := int64(after.HeapAlloc) - int64(before.HeapAlloc)
+	t.Logf("%d wrong passwords in %v of its time: %d were looked at (%d hashes in all), %d were throttled; the owner signed in %d times meanwhile; the heap grew by %d KB",
+		tries, f.clock().Sub(began), wrong.Load(), f.Stats().Hashes-hashes, throttled.Load(), owned.Load(), grown>>10)
+	if wrong.Load() > 12 || wrong.Load()+throttled.Load() != tries {
+		t.Errorf("%d passwords were looked at, %d throttled", wrong.Load(), throttled.Load())
+	}
+	if grown > 2<<20 {
+		t.Errorf("the heap grew by %d bytes", grown)
+	}
+	// The owner, with a new device, is told when, and then has a turn.
+	fresh := From{Addr: netip.MustParseAddr("203.0.113.5")}
+	_, err = f.Verify(t.Context(), "mia", good, fresh)
+	var wait *ThrottledError
+	if !errors.As(err, &wait) || wait.RetryAfter <= 0 || wait.RetryAfter > accountRule.longest {
+		t.Fatalf("from a new device: %v", err)
+	}
+	f.pass(wait.RetryAfter)
+	if v, err = f.Verify(t.Context(), "mia", good, fresh); err != nil || !f.Known("mia", v.Device) {
+		t.Errorf("from a new device, in its turn: %v", err)
+	}
+	// Left alone, it is as it was before.
+	f.pass(4 * time.Hour)
+	for range accountRule.free {
+		if _, err := f.Verify(t.Context(), "mia", bad, fresh); err != ErrWrong {
+			t.Errorf("after a while: %v", err)
+		}
+	}
+}
+
+// A day of guessing at one account, by somebody with any number of addresses who waits for every turn.
+func TestLongGuessing(t *testing.T) {
+	f := open(t, nil, quick)
+	f.add("mia")
+	looked := 0
+	for end, i := f.clock().Add(24*time.Hour), 0; f.clock().Before(end); i++ {
+		_, err := f.Verify(t.Context(), "mia", bad, From{Addr: address(i)})
+		var wait *ThrottledError
+		switch {
+		case err == ErrWrong:
+			if looked++; looked > 1000 {
+				t.Fatal("there is no end to it")
+			}
+		case errors.As(err, &wait):
+			f.pass(wait.RetryAfter)
+		default:
+			t.Fatal(err)
+		}
+	}
+	t.Logf("a day of guessing: %d passwords", looked)
+	if looked > 320 || looked < 200 {
+		t.Errorf("%d passwords in a day", looked)
+	}
+}
+
+// One who tries many names from one address, or from one network, is slowed down, whatever the names.
+func TestAddress(t *testing.T) {
+	f := open(t, nil, quick)
+	round := 0
+	count := func(from func(i int) netip.Addr) (looked int) {
+		round++
+		for i := range 2000 {
+			if _, err := f.Verify(t.Context(), fmt.Sprint("user", round, "-", i), bad, From{Addr: from(i)}); err == ErrWrong {
+				looked++
+			}
+		}
+		return looked
+	}
+	for name, tt := range map[string]struct {
+		from func(i int) netip.Addr
+		most int
+	}{
+		"an address":                  {func(int) netip.Addr { return netip.MustParseAddr("192.0.2.1") }, 30},
+		"the same, as IPv6 writes it": {func(int) netip.Addr { return netip.MustParseAddr("::ffff:192.0.2.1") }, 0},
+		"with a zone":                 {func(i int) netip.Addr { return netip.MustParseAddr("fe80::1").WithZone(fmt.Sprint(i)) }, 30},
+		"a household": {func(i int) netip.Addr {
+			b := netip.MustParseAddr("2001:db8:1:2::").As16()
+			binary.BigEndian.PutUint64(b[8:], uint64(i)<<32)
+			return netip.AddrFrom16(b)
+		}, 30},
+		"a /24": {func(i int) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}) }, 100},
+		"a /48": {func(i int) netip.Addr {
+			b := netip.MustParseAddr("2001:db8:7::").As16()
+			binary.BigEndian.PutUint16(b[6:], uint16(i))
+			return netip.AddrFrom16(b)
+		}, 100},
+	} {
+		if name == "the same, as IPv6 writes it" {
+			continue // after the first
+		}
+		if n := count(tt.from); n != tt.most {
+			t.Errorf("%s: %d passwords were looked at, want %d", name, n, tt.most)
+		}
+	}
+	if n := count(func(int) netip.Addr { return netip.MustParseAddr("::ffff:192.0.2.1") }); n != 0 {
+		t.Errorf("an address as IPv6 writes it is another: %d", n)
+	}
+	// Where nothing is known of the address, the account counts alone.
+	if n := count(func(int) netip.Addr { return netip.Addr{} }); n != 2000 {
+		t.Errorf("without an address: %d", n)
+	}
+}
+
+// Tries are counted before anything is computed: of any number at once, no more get through than one after the other.
+func TestParallelTries(t *testing.T) {
+	for _, device := range []bool{false, true} {
+		f := open(t, nil, quick)
+		f.add("mia")
+		from := From{Addr: elsewhere}
+		if device {
+			v, err := f.verify("mia", good)
+			if err != nil {
+				t.Fatal(err)
+			}
+			from.Device = v.Device
+		}
+		var looked atomic.Int64
+		start := make(chan struct{})
+		var wg sync.WaitGroup
+		for i := range 400 {
+			wg.Go(func() {
+				<-start
+				if device {
+					from := from
+					from.Addr = address(i)
+					if _, err := f.Verify(context.Background(), "mia", bad, from); err == ErrWrong {
+						looked.Add(1)
+					}
+					return
+				}
+				if _, err := f.Verify(context.Background(), "mia", bad, From{Addr: address(i)}); err == ErrWrong {
+					looked.Add(1)
+				}
+			})
+		}
+		close(start)
+		wg.Wait()
+		if looked.Load() != int64(accountRule.free) {
+			t.Errorf("device %t: %d of 400 were looked at, want %d", device, looked.Load(), accountRule.free)
+		}
+	}
+}
+
+// Names that nobody has are throttled like others: how long one has to wait tells nothing.
+func TestSameDelays(t *testing.T) {
+	delays := func(name string) (out []time.Duration) {
+		f := open(t, nil, quick)
+		f.add("mia")
+		for i := range 60 {
+			_, err := f.Verify(t.Context(), name, bad, From{Addr: address(i)})
+			var wait *ThrottledError
+			if errors.As(err, &wait) {
+				out = append(out, wait.RetryAfter)
+				f.pass(wait.RetryAfter)
+			}
+		}
+		return out
+	}
+	mia, nobody := delays("mia"), delays("nobody")
+	if fmt.Sprint(mia) != fmt.Sprint(nobody) || len(mia) < 10 {
+		t.Errorf("a user: %v, nobody: %v", mia, nobody)
+	}
+	for i := 1; i < 8; i++ {
+		if mia[i] <= mia[i-1] {
+			t.Errorf("the delays do not grow: %v", mia)
+			break
+		}
+	}
+	if mia[len(mia)-1] != accountRule.longest {
+		t.Errorf("the longest delay is %v", mia[len(mia)-1])
+	}
+}
+
+// The browser's own counter: who has stolen a device cookie gets no further than others, and does not keep the owner out
+// of another browser.
+func TestDeviceThrottled(t *testing.T) {
+	f := open(t, nil, quick)
+	f.add("mia")
+	a, _ := f.verify("mia", good)
+	b, _ := f.verify("mia", good)
+	looked := 0
+	for i := range 100 {
+		if _, err := f.Verify(t.Context(), "mia", bad, From{Addr: address(i), Device: a.Device}); err == ErrWrong {
+			looked++
+		}
+	}
+	if looked != int(deviceRule.free) {
+		t.Errorf("%d tries with one cookie", looked)
+	}
+	if _, err := f.Verify(t.Context(), "mia", good, From{Addr: elsewhere, Device: b.Device}); err != nil {
+		t.Errorf("the other browser: %v", err)
+	}
+	if _, err := f.verify("mia", good); err != nil {
+		t.Errorf("a new browser: %v", err)
+	}
+	// A cookie of somebody else's, or a forged one, is none.
+	f.add("tom")
+	for i := range 100 {
+		f.Verify(t.Context(), "tom", bad, From{Addr: address(i), Device: b.Device})
+	}
+	var wait *ThrottledError
+	if _, err := f.Verify(t.Context(), "tom", good, From{Addr: elsewhere, Device: b.Device}); !errors.As(err, &wait) {
+		t.Errorf("with another's cookie: %v", err)
+	}
+}
+
+// Right passwords do not count, however many.
+func TestRightPasswords(t *testing.T) {
+	f := open(t, nil, quick)
+	f.add("mia")
+	for range 200 {
+		if _, err := f.verify("mia", good); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Nor do they make up for wrong ones: who has an account does not get at others by signing in to it in between.
+	f.add("mallory")
+	looked := 0
+	for i := range 500 {
+		if _, err := f.verify(fmt.Sprint("user", i), bad); err == ErrWrong {
+			looked++
+		}
+		f.verify("mallory", good)
+	}
+	if looked != int(addressRule.free) {
+		t.Errorf("%d wrong ones between right ones", looked)
+	}
+}
+
+// A million names and addresses: the memory is what it was, and what is tried again and again is not forgotten for it.
+func TestMemory(t *testing.T) {
+	th := newThrottle(defaultSizes)
+	now := time.Now()
+	for i := range 10 {
+		th.take("mia", nil, address(1<<24+i), now)
+	}
+	if _, err := th.take("mia", nil, address(1<<25), now); err == nil {
+		t.Fatal("not throttled")
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	passed := 0
+	for i := range 1_000_000 {
+		if _, err := th.take(fmt.Sprint("name", i), nil, address(i), now); err == nil {
+			passed++
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	grown := int64(after.HeapAlloc) - int64(before.HeapAlloc)
+	size := 32 * (defaultSizes.accounts + defaultSizes.devices + defaultSizes.addresses + defaultSizes.networks)
+	t.Logf("a million names and addresses: the tables take %d KB, the heap grew by %d KB; %d were let through", size>>10, grown>>10, passed)
+	if grown > 1<<20 {
+		t.Errorf("the heap grew by %d bytes", grown)
+	}
+	if passed < 999_000 { // a flood throttles nobody else
+		t.Errorf("%d of a million were let through", passed)
+	}
+	if _, err := th.take("mia", nil, address(1<<26), now); err == nil {
+		t.Error("the account that was throttled is forgotten")
+	}
+	runtime.KeepAlive(th)
+}
+
+func TestClockSetBack(t *testing.T) {
+	f := open(t, nil, quick)
+	f.add("mia")
+	f.pass(24 * time.Hour)
+	for range 30 {
+		f.pass(time.Minute)
+		f.verify("mia", bad)
+	}
+	f.pass(-24 * time.Hour)
+	if _, err := f.verify("mia", good); err != nil {
+		t.Errorf("after the clock was set back: %v", err)
+	}
+}
+
+// A few hashes at once; who waits too long, or is one too many, is told so, and it was no try.
+func TestBusy(t *testing.T) {
+	f := open(t, nil, quick)
+	f.add("mia")
+	n := cap(f.hasher.slots)
+	for range n {
+		f.hasher.slots <- struct{}{}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var wg sync.WaitGroup
+	var busy atomic.Int64
+	most := waitingFor * n
+	for i := range most + 10 {
+		wg.Go(func() {
+			if _, err := f.Verify(ctx, fmt.Sprint("user", i), bad, From{}); errors.Is(err, ErrBusy) {
+				if busy.Add(1) == 10 { // those that are too many
+					cancel()
+				}
+			} else {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if busy.Load() != int64(most+10) || f.Stats().Waiting != 0 {
+		t.Errorf("%d were busy, %d wait", busy.Load(), f.Stats().Waiting)
+	}
+	for range 100 {
+		if _, err := f.Verify(ctx, "mia", good, From{Addr: elsewhere}); !errors.Is(err, ErrBusy) {
+			t.Fatal(err)
+		}
+	}
+	for range n {
+		<-f.hasher.slots
+	}
+	if _, err := f.verify("mia", good); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// BenchmarkVerify is what a sign-in costs, with the parameters that are used.
+func BenchmarkVerify(b *testing.B) {
+	f := open(b, nil, DefaultParams)
+	f.add("mia")
+	b.ResetTimer()
+	for b.Loop() {
+		if _, err := f.Verify(context.Background(), "mia", good, From{Addr: elsewhere}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkThrottled is what a wrong password costs whose turn has not come.
+func BenchmarkThrottled(b *testing.B) {
+	f := open(b, nil, quick)
+	f.add("mia")
+	for range 20 {
+		f.verify("mia", bad)
+	}
+	b.ResetTimer()
+	for b.Loop() {
+		f.Verify(context.Background(), "mia", bad, From{Addr: elsewhere})
+	}
+}
