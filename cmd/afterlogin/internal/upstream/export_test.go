@@ -1,0 +1,4 @@
+package upstream
+
+// Check returns ErrBadOptions if New would not take the provider.
+func Check(p Provider) error { return p.fill() }
