@@ -19,7 +19,6 @@ import (
 	"github.com/afterlogin/afterlogin/jwt"
 	"github.com/afterlogin/afterlogin/keyring"
 	"github.com/afterlogin/afterlogin/store/memstore"
-	"github.com/afterlogin/afterlogin/store/storetest"
 )
 
 const (
@@ -33,7 +32,7 @@ type door struct {
 	testing.TB
 	*gateway.Gateway
 	a      *afterlogin.Authority
-	store  *storetest.Faulty
+	store  *faultyStore
 	keys   *keyring.Ring
 	log    lockedBuffer
 	start  time.Time
@@ -62,7 +61,7 @@ func (l *lockedBuffer) String() string {
 // open makes a gateway with one application, which the changes are made to.
 func open(t testing.TB, change ...func(*gateway.Options, *gateway.App)) *door {
 	t.Helper()
-	d := &door{TB: t, store: storetest.NewFaulty(memstore.New(), nil), keys: keyring.New(), start: time.Now()}
+	d := &door{TB: t, store: &faultyStore{Store: memstore.New()}, keys: keyring.New(), start: time.Now()}
 	log := slog.New(slog.NewTextHandler(&d.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
 	d.a, err = afterlogin.New(afterlogin.Config{Store: d.store, Keys: d.keys, Issuer: issuer, Now: d.now, Logger: log, CacheSize: 1000})

@@ -63,7 +63,7 @@ const maxTarget = 8 << 10
 
 // read reads the original request from what the proxy says of it. The target is in X-Forwarded-Uri if it is empty.
 func (g *Gateway) read(r *http.Request, target string) (o original, f *fault) {
-	if !g.trusted(peer(r)) {
+	if !g.proxies.trusted(peer(r)) {
 		return o, errPeer
 	}
 	h := r.Header
@@ -166,7 +166,7 @@ func isMethod(s string) bool {
 // Site returns the place of afterlogin's own pages on the host that the request is for, as the proxy tells it. The error
 // is one for Refuse: the peer is no proxy of ours, it does not say which host, or there is no such application.
 func (g *Gateway) Site(r *http.Request) (Site, error) {
-	if !g.trusted(peer(r)) {
+	if !g.proxies.trusted(peer(r)) {
 		return Site{}, errPeer
 	}
 	host, f := single(r.Header["X-Forwarded-Host"], errHost)
@@ -183,9 +183,19 @@ func (g *Gateway) Site(r *http.Request) (Site, error) {
 // ClientAddr returns where a request came from: the peer's address, or, if the peer is one of the proxies, what these say
 // in X-Forwarded-For: the last address in it that is none of theirs. If all are, it is the first. The zero address, which
 // is in no network, is for what is not known: a proxy that says something that is no address.
-func (g *Gateway) ClientAddr(r *http.Request) netip.Addr {
+func (g *Gateway) ClientAddr(r *http.Request) netip.Addr { return g.proxies.clientAddr(r) }
+
+// ClientAddr returns what Gateway.ClientAddr is, for a server that has these proxies in front of it and no Gateway.
+func ClientAddr(proxies []netip.Prefix) func(*http.Request) netip.Addr {
+	return networks(proxies).clientAddr
+}
+
+// networks are those of the proxies that are believed.
+type networks []netip.Prefix
+
+func (n networks) clientAddr(r *http.Request) netip.Addr {
 	from := peer(r)
-	if !g.trusted(from) {
+	if !n.trusted(from) {
 		return from
 	}
 	lines := r.Header["X-Forwarded-For"]
@@ -198,7 +208,7 @@ func (g *Gateway) ClientAddr(r *http.Request) netip.Addr {
 			} else {
 				text, more = rest, false
 			}
-			if from = address(strings.Trim(text, " \t")); !g.trusted(from) {
+			if from = address(strings.Trim(text, " \t")); !n.trusted(from) {
 				return from
 			}
 		}
@@ -226,8 +236,8 @@ func peer(r *http.Request) netip.Addr {
 	return p.Addr().Unmap().WithZone("")
 }
 
-func (g *Gateway) trusted(a netip.Addr) bool {
-	for _, p := range g.proxies {
+func (n networks) trusted(a netip.Addr) bool {
+	for _, p := range n {
 		if p.Contains(a) {
 			return true
 		}

@@ -123,7 +123,7 @@ type Gateway struct {
 	authority *afterlogin.Authority
 	issuer    string
 	sign      func(string, *jwt.Claims) (string, error)
-	proxies   []netip.Prefix
+	proxies   networks
 	log       *slog.Logger
 	now       func() time.Time
 

@@ -17,7 +17,6 @@ import (
 	"github.com/afterlogin/afterlogin"
 	"github.com/afterlogin/afterlogin/gateway"
 	"github.com/afterlogin/afterlogin/httpauth"
-	"github.com/afterlogin/afterlogin/store/storetest"
 )
 
 // Each kind of credential lets its subject in, and every identity header says so.
@@ -163,7 +162,7 @@ func TestEnd(t *testing.T) {
 func TestStoreDown(t *testing.T) {
 	d := open(t, withRules(gateway.Rule{Path: "/public/", Public: true}))
 	token, _ := d.issue()
-	d.store.SetHook(func(c storetest.Call) storetest.Fault { return storetest.Fault{Before: errors.New("down")} })
+	d.store.fault.Store(allFails)
 	for _, variant := range []string{"", "/nginx", "/answer", "/traefik"} {
 		for _, sent := range []func(*http.Request){cookie(token), header("Authorization", "Bearer "+token)} {
 			resp := d.ask(variant, "GET", "/", sent, navigation)
@@ -178,7 +177,7 @@ func TestStoreDown(t *testing.T) {
 	has(t, resp, gateway.HeaderKind, "none")
 	has(t, resp, gateway.HeaderAssertion, "-")
 	has(t, resp, gateway.HeaderAuthorization, "")
-	d.store.SetHook(nil)
+	d.store.fault.Store(healthy)
 	status(t, d.ask("", "GET", "/", cookie(token)), 200)
 	resp = d.ask("/answer", "GET", "/orders?a=1", cookie(token), navigation)
 	status(t, resp, 303)

@@ -1,7 +1,6 @@
 package gateway_test
 
 import (
-	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -10,7 +9,6 @@ import (
 
 	"github.com/afterlogin/afterlogin/gateway"
 	"github.com/afterlogin/afterlogin/httpauth"
-	"github.com/afterlogin/afterlogin/store/storetest"
 )
 
 // renew asks for the renewal as the proxy passes it on.
@@ -94,12 +92,7 @@ func TestRenewalNoLoop(t *testing.T) {
 		token, _ := d.issue()
 		status(t, d.ask("", "GET", "/", cookie(token), navigation), 200)
 		d.pass(16 * time.Minute)
-		d.store.SetHook(func(c storetest.Call) (f storetest.Fault) {
-			if c.Method == "Apply" {
-				f.Before = errors.New("read-only")
-			}
-			return f
-		})
+		d.store.fault.Store(writesFail)
 		hops := 0
 		for {
 			resp := d.ask(variant, "GET", "/orders", cookie(token), navigation)
@@ -125,7 +118,7 @@ func TestRenewalNoLoop(t *testing.T) {
 			t.Error("the renewal was not tried")
 		}
 		// Later it is tried again.
-		d.store.SetHook(nil)
+		d.store.fault.Store(healthy)
 		d.pass(time.Minute)
 		if hop := d.path(d.ask("", "GET", "/orders", cookie(token), navigation)); !strings.HasPrefix(hop, "/.afterlogin/renew") {
 			t.Errorf("sent to %s", hop)
@@ -163,12 +156,7 @@ func TestRenewalAfterLostAnswer(t *testing.T) {
 	d.pass(16 * time.Minute)
 	d.path(d.renew("/.afterlogin/renew?return_to=%2F", cookie(token)))
 	d.pass(2 * time.Minute)
-	d.store.SetHook(func(c storetest.Call) (f storetest.Fault) {
-		if c.Method == "Apply" {
-			f.Before = errors.New("read-only")
-		}
-		return f
-	})
+	d.store.fault.Store(writesFail)
 	for range 3 {
 		d.renew(d.path(d.ask("", "GET", "/", cookie(token), navigation)), cookie(token), navigation)
 	}

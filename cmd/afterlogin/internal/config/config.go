@@ -74,7 +74,7 @@ func Default() Config {
 
 		Proxies:     []string{"127.0.0.0/8", "::1/128"},
 		Users:       true,
-		PasswordMin: 12,
+		PasswordMin: 15,
 
 		Policies: afterlogin.DefaultPolicies(),
 	}

@@ -60,7 +60,7 @@ var samples = map[string]struct {
 	"gateway.origins":       {"https://a.example,http://b.localhost:8080", []string{"https://a.example", "http://b.localhost:8080"}},
 	"gateway.proxies":       {"10.0.0.0/8,10.1.1.1", []string{"10.0.0.0/8", "10.1.1.1"}},
 	"sign_in.users":         {"false", false},
-	"sign_in.password_min":  {"15", 15},
+	"sign_in.password_min":  {"10", 10},
 	"sign_in.return_to":     {"https://a.example,https://b.example", []string{"https://a.example", "https://b.example"}},
 }
 

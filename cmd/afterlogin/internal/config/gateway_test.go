@@ -38,6 +38,10 @@ sign_in:
     client_id: afterlogin
     auth: post
     scopes: [openid, email]
+    prompt: select_account
+    max_age: 8h
+    acr_values: [gold]
+    untyped_logout: true
     end_session: true
 `
 
@@ -68,7 +72,8 @@ func TestApps(t *testing.T) {
 		t.Error(got)
 	}
 	ps, err := l.Config.SignInProviders()
-	if err != nil || len(ps) != 1 || ps[0].Secret() != "hunter2" || ps[0].Issuer != "https://login.example.com" || !ps[0].EndSession {
+	if err != nil || len(ps) != 1 || ps[0].Secret() != "hunter2" || ps[0].Issuer != "https://login.example.com" || !ps[0].EndSession ||
+		!ps[0].UntypedLogout || ps[0].MaxAge != 8*time.Hour || ps[0].Prompt != "select_account" || ps[0].ACRValues[0] != "gold" {
 		t.Fatalf("%v, %v", ps, err)
 	}
 	if text := fmt.Sprintf("%v %+v %#v %s", ps, ps, ps, ps[0]); strings.Contains(text, "hunter2") {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/goccy/go-yaml/ast"
 )
@@ -22,13 +23,18 @@ type Provider struct {
 	Auth       string
 	SecretFile string // holds the client's secret
 	Scopes     []string
+	Prompt     string
+	MaxAge     time.Duration
+	ACRValues  []string
+	// UntypedLogout takes logout tokens that do not say what they are, from a provider that knows no better.
+	UntypedLogout bool
 	// EndSession sends people who sign out here to the provider's own sign-out, too.
 	EndSession bool
 
 	secret string
 }
 
-var providerKeys = []string{"id", "name", "issuer", "client_id", "client_secret_file", "auth", "scopes", "end_session"}
+var providerKeys = []string{"id", "name", "issuer", "client_id", "client_secret_file", "auth", "scopes", "prompt", "max_age", "acr_values", "untyped_logout", "end_session"}
 
 // Secret returns the client's secret, "" for a client without one. SignInProviders has read it.
 func (p *Provider) Secret() string { return p.secret }
@@ -59,6 +65,16 @@ func (l *Loaded) providerEntry(path, name, prefix string, value ast.Node) {
 		l.text(path, value, &p.Auth)
 	case "scopes":
 		p.Scopes, _ = l.texts(path, value)
+	case "prompt":
+		l.text(path, value, &p.Prompt)
+	case "max_age":
+		if d, ok := l.duration(path, value); ok {
+			p.MaxAge = time.Duration(d)
+		}
+	case "acr_values":
+		p.ACRValues, _ = l.texts(path, value)
+	case "untyped_logout":
+		l.flag(path, value, &p.UntypedLogout)
 	case "end_session":
 		l.flag(path, value, &p.EndSession)
 	default:
@@ -101,6 +117,9 @@ func (l *Loaded) checkSignIn() {
 		}
 		if p.ClientID == "" {
 			l.fault(key("client_id"), "the provider %s needs the client_id that it gave to this installation", p.ID)
+		}
+		if p.MaxAge%time.Second != 0 {
+			l.fault(key("max_age"), "want whole seconds")
 		}
 		if p.Auth != "" && !slices.Contains([]string{"basic", "post"}, p.Auth) {
 			l.fault(key("auth"), "%q is not basic or post", clip(p.Auth))

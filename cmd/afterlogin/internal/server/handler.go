@@ -21,7 +21,7 @@ import (
 // handle wraps the API into what every answer has. What is for operations, health and metrics, stands outside of the
 // check of the Host header, since those who ask often know the address only.
 func (s *Server) handle(inner http.Handler) http.Handler {
-	inner = s.checkHost(inner)
+	inner = s.withGateway(s.withSite(s.checkHost(inner)))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		next := inner
 		switch r.URL.Path {

@@ -20,7 +20,7 @@ func (s *Server) openOAuth(ctx context.Context) error {
 		return nil
 	}
 	o, err := oauth.New(oauth.Options{
-		Authority: s.authority, SignInURL: s.config.SignInURL, Policies: s.config.Policies, Logger: s.log,
+		Authority: s.authority, SignInURL: s.signInURL(), Policies: s.config.Policies, Logger: s.log,
 		Algorithm: string(s.config.Algorithm()), Shared: s.data.shared,
 		Sign: func(typ string, payload []byte) (string, error) {
 			key, err := s.data.keys.Signer(s.config.Algorithm(), time.Now())

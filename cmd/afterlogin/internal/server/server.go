@@ -20,7 +20,11 @@ import (
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/api"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/backend"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/config"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/login"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/oauth"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/upstream"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/users"
+	"github.com/afterlogin/afterlogin/gateway"
 )
 
 // Limits of a connection.
@@ -62,7 +66,12 @@ type Server struct {
 	authority *afterlogin.Authority
 	api       *api.API
 	oauth     atomic.Pointer[oauth.Server] // nil: no issuer
-	tls       *tls.Config                  // nil: plain HTTP
+	gateway   *gateway.Gateway             // nil: no applications
+	users     *users.Users                 // nil: no built-in users
+	home      *login.Site                  // where people sign in on the server's own host; nil: no issuer
+	login     *login.Login
+	upstream  *upstream.Upstream
+	tls       *tls.Config // nil: plain HTTP
 	handler   http.Handler
 	metrics   http.Handler
 	draining  atomic.Bool
@@ -100,9 +109,15 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 	if err := s.openOAuth(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	s.api = api.New(s.authority, api.Options{Logger: o.Logger, Keys: d.keys, Algorithm: o.Config.Algorithm(), Backup: s.backup})
+	if err := s.openGateway(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	if err := s.openSignIn(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	s.api = api.New(s.authority, api.Options{Logger: o.Logger, Keys: d.keys, Algorithm: o.Config.Algorithm(), Users: s.users, Backup: s.backup})
 	s.metrics = s.openMetrics()
-	s.handler = s.handle(s.withOAuth(s.api))
+	s.handler = s.handle(s.withPages(s.withOAuth(s.api)))
 	return s, nil
 }
 
@@ -110,7 +125,12 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 func (s *Server) Handler() http.Handler { return s.handler }
 
 // Close ends the authority and closes the store. Run must have returned.
-func (s *Server) Close() error { return errors.Join(s.authority.Close(), s.data.close()) }
+func (s *Server) Close() error {
+	if s.upstream != nil {
+		s.upstream.Close()
+	}
+	return errors.Join(s.authority.Close(), s.data.close())
+}
 
 // Listen opens the address of the configuration. Whoever connects waits until Run begins.
 func Listen(c config.Config) (net.Listener, error) {
@@ -128,6 +148,7 @@ func Listen(c config.Config) (net.Listener, error) {
 // that are running are finished, for as long as the shutdown timeout allows, and connections that have been idle
 // throughout are ended as conns has it.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
+	defer s.finishUsers(ctx)()
 	all := newConns()
 	h := &http.Server{
 		ConnState:         all.note,
