@@ -19,9 +19,10 @@ esac
 
 step() { printf '\n== %s\n' "$*"; }
 
-install() { # install COMMAND PACKAGE…
+install() { # install COMMAND|FILE PACKAGE…
 	local command=$1
 	shift
+	[ ! -e "$command" ] || return 0
 	PATH=$PATH:/usr/sbin:$(echo /usr/lib/postgresql/*/bin | tr ' ' :) command -v "$command" >/dev/null && return
 	step "installing $*"
 	if ! command -v apt-get >/dev/null; then
@@ -48,6 +49,10 @@ install redis-server redis-server
 install redis-sentinel redis-sentinel
 install postgres postgresql
 install nginx nginx-light
+install caddy caddy
+install haproxy haproxy
+install apache2 apache2-bin
+install /usr/share/lua/5.3/socket.lua lua-socket # for Apache
 for dir in test/browser test/oauth; do
 	[ -d "$dir/node_modules" ] && [ "$dir/node_modules/.package-lock.json" -nt "$dir/package-lock.json" ] ||
 		(step "npm ci in $dir" && cd "$dir" && npm ci --no-audit --no-fund --silent)

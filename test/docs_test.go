@@ -204,6 +204,8 @@ func (s *shell) background(text string) {
 	switch {
 	case strings.Contains(text, "quickstart"):
 		address = "127.0.0.1:4000"
+	case strings.HasPrefix(text, "caddy"):
+		address = "127.0.0.1:" + s.port("8080")
 	case strings.Contains(text, "demo"):
 		address = "127.0.0.1:" + s.port("7071")
 		text += " --addr " + address + " --renewal 3s --grace 3s" // nobody is reading along

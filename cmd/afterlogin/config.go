@@ -151,7 +151,7 @@ func topics() []*cobra.Command {
 			"    0  ok, or the answer is yes\n" +
 			"    1  something went wrong\n" +
 			"    2  the command, or the configuration that it was given, is wrong\n" +
-			"    3  the answer is no: a token is not valid, a configuration has mistakes\n" +
+			"    3  the answer is no: a token is not valid, a configuration has mistakes, grade or doctor found something\n" +
 			"    4  not authenticated, or not allowed\n" +
 			"    5  the server could not be reached, or does not know the answer now\n" +
 			"  130  interrupted"},

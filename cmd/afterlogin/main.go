@@ -148,7 +148,7 @@ func (p *program) root() *cobra.Command {
 	root.SetOut(p.Out)
 	root.SetErr(p.Err)
 	asGroup(root)
-	root.AddCommand(p.serveCommand(), p.sessionsCommand(), p.tokenCommand(), p.apiKeysCommand(), p.clientsCommand(), p.keysCommand(), p.storeCommand(), p.configCommand(), p.versionCommand(), newDemoCommand(p.streams))
+	root.AddCommand(p.serveCommand(), p.sessionsCommand(), p.tokenCommand(), p.apiKeysCommand(), p.clientsCommand(), p.usersCommand(), p.keysCommand(), p.storeCommand(), p.configCommand(), p.doctorCommand(), p.gradeCommand(), p.snippetCommand(), p.versionCommand(), newDemoCommand(p.streams))
 	root.AddCommand(topics()...)
 	return root
 }

@@ -45,7 +45,7 @@ func StartPostgres(dir string, config ...string) (*Postgres, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	as, err := postgresUser(dir)
+	as, err := lesser(dir, "postgres")
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func StartPostgresStandby(dir string, primary *Postgres, config ...string) (*Pos
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	as, err := postgresUser(dir)
+	as, err := lesser(dir, "postgres")
 	if err != nil {
 		return nil, err
 	}

@@ -19,16 +19,21 @@ const sigPromote = syscall.SIGUSR1
 // An identity is whom to run a program as; nil for this process's own.
 type identity struct{ uid, gid uint32 }
 
-// postgresUser returns whom PostgreSQL runs as, and gives dir to that user if it is another than this process's.
-func postgresUser(dir string) (*identity, error) {
+// lesser returns whom a program runs as that does not run as root, and gives dir to that user if it is another than this
+// process's: the first of the names that there is, or else nobody.
+func lesser(dir string, names ...string) (*identity, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
 	}
-	u, err := user.Lookup("postgres")
-	if err != nil {
-		if u, err = user.Lookup("nobody"); err != nil {
-			return nil, fmt.Errorf("servers: PostgreSQL does not run as root, and there is neither a user postgres nor nobody: %w", err)
+	var u *user.User
+	var err error
+	for _, name := range append(names, "nobody") {
+		if u, err = user.Lookup(name); err == nil {
+			break
 		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("servers: it does not run as root, and there is none of the users %s and nobody: %w", strings.Join(names, ", "), err)
 	}
 	uid, err := strconv.ParseUint(u.Uid, 10, 32)
 	if err != nil {

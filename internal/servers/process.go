@@ -1,9 +1,10 @@
 // Package servers starts private servers on free loopback ports, for tests, benchmarks and the examples: one
-// redis-server or a cluster of them, Sentinel, PostgreSQL. It needs their programs on the machine and nothing else; if
-// one is missing, the error names the Debian package that has it.
+// redis-server or a cluster of them, Sentinel, PostgreSQL, and the proxies nginx, Caddy, HAProxy and Apache. It needs their
+// programs on the machine and nothing else; if one is missing, the error names the Debian package that has it.
 //
 // No server outlives the program that started it, where the system can see to that (Linux). Start with [StartRedis],
-// [StartRedisCluster], [StartSentinel] or [StartPostgres]; end with Stop.
+// [StartRedisCluster], [StartSentinel], [StartPostgres], [StartNginx], [StartCaddy], [StartHAProxy] or [StartApache]; end
+// with Stop.
 package servers
 
 import (
@@ -80,7 +81,7 @@ func (p *Process) Start() error {
 func (p *Process) launch() error {
 	path, err := exec.LookPath(p.cmd.name)
 	if err != nil {
-		return fmt.Errorf("servers: %s is not installed: it is in the Debian package %s (apt-get install %[2]s): %w", p.cmd.name, p.cmd.deb, err)
+		return missing(p.cmd.name, p.cmd.deb, err)
 	}
 	out, err := os.OpenFile(p.output(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {

@@ -43,30 +43,30 @@ func StartProgram(p Program) (*Process, error) {
 // StartNginx starts an nginx on a free loopback port with a configuration whose http block holds what http returns for the
 // address to listen on. Its files are in dir. It returns when nginx answers, whatever it answers.
 func StartNginx(dir string, http func(addr string) string) (*Process, error) {
+	return onFreeAddr(func(addr string) (*Process, error) { return startNginx(addr, dir, http(addr)) })
+}
+
+func startNginx(addr, dir, http string) (*Process, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	ports, err := freePorts(1)
-	if err != nil {
-		return nil, err
-	}
-	addr := addrOf(ports[0])
 	temp := ""
 	for _, t := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
 		temp += fmt.Sprintf("\t%s_temp_path %s;\n", t, filepath.Join(dir, t))
 	}
+	// Without a master there is one process, which the system ends with this one.
 	user := ""
 	if os.Getuid() == 0 { // its workers would become somebody who cannot read dir
 		user = "user root;\n"
 	}
-	conf := fmt.Sprintf("%sdaemon off;\npid %s;\nerror_log stderr;\nevents {}\nhttp {\n\taccess_log off;\n%s%s\n}\n",
-		user, filepath.Join(dir, "nginx.pid"), temp, http(addr))
+	conf := fmt.Sprintf("%sdaemon off;\nmaster_process off;\npid %s;\nerror_log stderr;\nevents {}\nhttp {\n\taccess_log off;\n%s%s\n}\n",
+		user, filepath.Join(dir, "nginx.pid"), temp, http)
 	name := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(name, []byte(conf), 0o600); err != nil {
 		return nil, err
 	}
 	return startProcess(addr, command{
-		name: nginxPath(), deb: "nginx-light", args: []string{"-c", name, "-p", dir, "-e", "stderr"}, dir: dir,
+		name: sbin("nginx"), deb: "nginx-light", args: []string{"-c", name, "-p", dir, "-e", "stderr"}, dir: dir,
 		ready: func() error {
 			if err := answers("http://" + addr + "/"); err != nil && !isAnswer(err) {
 				return err
@@ -74,14 +74,6 @@ func StartNginx(dir string, http func(addr string) string) (*Process, error) {
 			return nil
 		},
 	})
-}
-
-// nginxPath is where nginx is, if it is not on the path of whoever is not root.
-func nginxPath() string {
-	if _, err := os.Stat("/usr/sbin/nginx"); err == nil {
-		return "/usr/sbin/nginx"
-	}
-	return "nginx"
 }
 
 // A statusError says that a server answered, but not 200.
