@@ -154,12 +154,40 @@ func (a *Authority) Rotate(ctx context.Context, t Token, e Expect) (Issued, erro
 // derived. The session stays; its old token is refused at once. The new one must reach the person, or they have to sign
 // in again. Methods are added to those of the session; the class of authentication (ACRMethod) replaces the session's, and
 // without one there is none any more.
+//
+// So the methods (amr) are all those that the session ever saw, however old: only the class (acr) and the time (auth_time)
+// belong together, and to the last authentication. Whoever wants to know that a certain method was used lately must ask
+// for a class.
+//
+// A credential that can be taken back while it is checked, as a password can, is for StepUpSince.
 func (a *Authority) StepUp(ctx context.Context, t Token, auth Authentication, from Client) (Issued, error) {
+	return a.StepUpSince(ctx, t, Mark{}, auth, from)
+}
+
+// StepUpSince is StepUp with a mark, which Begin returned for the session's subject before the credential was checked. It
+// fails with ErrStaleSignIn if the subject was signed out everywhere after the mark, also if this session was spared by
+// that (see RevokeOthers): the credential that was checked may be the one that was just taken back, and whoever checked it
+// gets no token. The subject is looked at with the session, before the write, and once more after it: where only the second
+// look refuses, or cannot be made, the session's token was replaced by one that nobody holds. The zero Mark is none.
+func (a *Authority) StepUpSince(ctx context.Context, t Token, m Mark, auth Authentication, from Client) (Issued, error) {
 	if err := checkNames("method", auth.Methods, maxMethods); err != nil {
 		return Issued{}, err
 	}
 	e := Expect{Kinds: []Kind{KindSession}, From: from, CanRenew: true}
-	return a.rotate(ctx, t, rotation{from: from, expect: &e, stepUp: &auth})
+	got, err := a.rotate(ctx, t, rotation{from: from, expect: &e, stepUp: &auth, since: m})
+	if err != nil || m.id.IsZero() {
+		return got, err
+	}
+	// The session's record and the subject's are two: who was signed out between the look and the write, but for this
+	// session, must not be found to have slipped through.
+	st, _, err := a.subject(ctx, m.id)
+	if err != nil {
+		return Issued{}, err
+	}
+	if !m.holds(st) {
+		return Issued{}, ErrStaleSignIn
+	}
+	return got, nil
 }
 
 // rotation is what the three have in common.
@@ -167,6 +195,7 @@ type rotation struct {
 	from   Client
 	expect *Expect         // nil: only if due, and without a judgement
 	stepUp *Authentication // not nil: to a fresh secret, whichever tenant's session it is
+	since  Mark            // of a step-up; zero: none
 	// lost says that the request came with a token whose successor nobody had used. Where it was not so then, a token
 	// that is late only now, because the answer took its time, says nothing about an answer that was lost.
 	lost bool
@@ -211,6 +240,9 @@ func (a *Authority) rotateOnce(ctx context.Context, x *exam, how rotation) (Issu
 	ms := x.now.UnixMilli()
 	switch {
 	case how.stepUp != nil: // admitted: current, or not long ago
+		if err := how.since.check(x); err != nil {
+			return Issued{}, err
+		}
 		return a.advance(ctx, x, how, 0)
 	case v == current && (how.expect != nil || due(x.policy, s.Renewed, x.now)):
 		if x.state.full(ms, x.policy) {

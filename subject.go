@@ -8,9 +8,9 @@ import (
 	"github.com/afterlogin/afterlogin/store"
 )
 
-// A Mark is taken by Begin before a person's credentials are checked, and given to Issue after it. If the subject is
-// signed out everywhere between the two (by a change of the password, say), the sign-in fails: the credential that was
-// checked may be the one that was just taken back. A Mark is no secret. The zero Mark is none.
+// A Mark is taken by Begin before a person's credentials are checked, and given to Issue or StepUpSince after it. If the
+// subject is signed out everywhere between the two (by a change of the password, say), the sign-in fails: the credential
+// that was checked may be the one that was just taken back. A Mark is no secret. The zero Mark is none.
 type Mark struct {
 	id     store.ID
 	known  bool // whether the subject had a record
@@ -31,6 +31,27 @@ func (a *Authority) Begin(ctx context.Context, tenant uint32, subject string) (M
 		m.epochs = st.epochs
 	}
 	return m, nil
+}
+
+// holds reports whether the subject, which may have no record, was not signed out since the mark. It must be one.
+func (m Mark) holds(st *subjectState) bool {
+	if st == nil {
+		return !m.known
+	}
+	return m.known && m.epochs == st.epochs || !m.known && st.bumps == 0
+}
+
+// check is for a step-up of the examined session, which is good. The zero mark is good for all.
+func (m Mark) check(x *exam) error {
+	switch {
+	case m.id.IsZero():
+		return nil
+	case m.id != x.subjectID():
+		return badRequest("mark: it is of another subject than the session")
+	case !m.holds(x.subject):
+		return ErrStaleSignIn
+	}
+	return nil
 }
 
 // subject reads a subject's record past every cache. It returns nil if there is none.
@@ -73,7 +94,7 @@ func (a *Authority) admit(ctx context.Context, tenant uint32, subject string, m 
 			return epochs{}, err
 		}
 		if st != nil {
-			if !m.id.IsZero() && (m.known && m.epochs != st.epochs || !m.known && st.bumps != 0) {
+			if !m.id.IsZero() && !m.holds(st) {
 				return epochs{}, ErrStaleSignIn
 			}
 			return st.epochs, nil

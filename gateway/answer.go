@@ -1,11 +1,13 @@
 package gateway
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
 
+	"github.com/afterlogin/afterlogin"
 	"github.com/afterlogin/afterlogin/httpauth"
 )
 
@@ -85,20 +87,41 @@ func (w narrow) WriteHeader(status int) {
 
 // again answers, to a client that nginx has turned away, a request that is fine by now: somebody has signed in meanwhile,
 // or the store is there again.
-func (g *Gateway) again(w http.ResponseWriter, r *http.Request) {
+//
+// It is sent to the same address, but only a few times: if nginx's question and this one get different answers each time,
+// for whatever reason, that must end.
+func (g *Gateway) again(w http.ResponseWriter, r *http.Request, s *afterlogin.Session) {
 	h := w.Header()
 	h["Vary"] = vary
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+	to := httpauth.SafeReturn(r.RequestURI)
+	if r.Method != http.MethodGet && r.Method != http.MethodHead || to != r.RequestURI {
 		g.refuse(w, r, errAgain)
 		return
 	}
-	to := httpauth.SafeReturn(r.RequestURI)
-	if to != r.RequestURI {
+	who := g.ClientAddr(r).String()
+	if s != nil {
+		who = string(s.ID)
+	}
+	where := sha256.Sum256([]byte(who + " " + r.Host + to))
+	if !g.agains.take(string(where[:]), g.now(), false) {
 		g.refuse(w, r, errAgain)
 		return
 	}
 	redirect(h, to)
 	w.WriteHeader(http.StatusSeeOther)
+}
+
+// forget deletes what ServeHTTP may have set already. Other headers are whoever's who calls it.
+func forget(h http.Header) {
+	for _, name := range told {
+		delete(h, name)
+	}
+	for _, name := range [...]string{
+		HeaderCookie, HeaderAuthorization, "Cookie", "Authorization", "X-Api-Key", "X-Envoy-Auth-Headers-To-Remove",
+		"Location", "Www-Authenticate", "Retry-After", "Content-Type",
+	} {
+		delete(h, name)
+	}
 }
 
 // redirect sets the headers of a redirect. It has no body: nobody sees it.

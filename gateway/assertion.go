@@ -16,16 +16,23 @@ const (
 	assertionReuse = 30 * time.Second
 )
 
-// claims returns what an assertion says, and when it is over: never after the session.
+// claims returns what an assertion says, and when it is over: not after the session, but for its last second, since exp
+// counts whole ones and must be after iat.
 func (g *Gateway) claims(a *app, s *afterlogin.Session, now time.Time) (*jwt.Claims, time.Time, error) {
 	end := now.Add(assertionLife)
 	if !s.Absolute.IsZero() && s.Absolute.Before(end) {
 		end = s.Absolute
 	}
+	if end.Unix() <= now.Unix() {
+		end = now.Add(time.Second)
+	}
 	c := &jwt.Claims{
-		Issuer: g.issuer, Subject: s.Subject, Audience: a.audience[:1], Expiry: end, IssuedAt: now,
+		Issuer: g.issuer, Subject: subjectOf(s), Audience: a.audience[:1], Expiry: end, IssuedAt: now,
 		SessionID: string(s.Root), ClientID: s.Client, Scope: s.Scopes,
-		AuthTime: s.Auth.At, AMR: s.Auth.AMR(), ACR: s.Auth.ACR(), Tenant: s.Tenant,
+		Tenant: s.Tenant,
+	}
+	if !machine(s) {
+		c.AuthTime, c.AMR, c.ACR = s.Auth.At, s.Auth.AMR(), s.Auth.ACR()
 	}
 	name, ok := kinds[s.Kind]
 	if !ok {

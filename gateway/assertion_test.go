@@ -8,6 +8,7 @@ import (
 
 	"github.com/afterlogin/afterlogin"
 	"github.com/afterlogin/afterlogin/gateway"
+	"github.com/afterlogin/afterlogin/jwt"
 )
 
 // An assertion is signed once and used again for half its life, as long as nothing in it has changed; and it is never
@@ -89,5 +90,54 @@ func TestAssertionAudience(t *testing.T) {
 		sent := header("Authorization", "Bearer "+got.Token.Reveal())
 		status(t, d.ask("", "GET", "/", sent), 200)
 		status(t, d.ask("", "GET", "/", sent, replaced("X-Forwarded-Host", "wiki.localhost:8080"), replaced("X-Forwarded-Proto", "http")), 401)
+	}
+}
+
+// Whatever an assertion says, each thing alone, is signed anew when it has changed: under one jti, which a token of
+// whoever has the key may have.
+func TestAssertionChanges(t *testing.T) {
+	d := open(t)
+	_, s := d.issue()
+	key := must[*jwt.SigningKey](t)(d.keys.Signer(jwt.EdDSA, d.now()))
+	base := jwt.Claims{
+		Issuer: issuer, Subject: "mia", Audience: []string{origin}, IssuedAt: d.now(), Expiry: d.now().Add(40 * time.Second),
+		ID: "one", SessionID: string(s.ID), Scope: []string{"a"}, AuthTime: s.Auth.At, AMR: []string{"pwd"},
+	}
+	get := func(c jwt.Claims) string {
+		t.Helper()
+		token := must[string](t)(key.Sign(jwt.TypeAccessToken, &c))
+		resp := d.ask("", "GET", "/", header("Authorization", "Bearer "+token))
+		status(t, resp, 200)
+		return resp.Header.Get(gateway.HeaderAssertion)
+	}
+	for name, change := range map[string]func(c *jwt.Claims){
+		"expiry": func(c *jwt.Claims) { c.Expiry = c.Expiry.Add(time.Second) },
+		"client": func(c *jwt.Claims) { c.ClientID = "app" },
+		"actor":  func(c *jwt.Claims) { c.Actor = &jwt.Actor{Subject: "tom"} },
+		"scopes": func(c *jwt.Claims) { c.Scope = []string{"b"} },
+		"amr":    func(c *jwt.Claims) { c.AMR = []string{"otp"} },
+		"acr":    func(c *jwt.Claims) { c.ACR = "gold" },
+		"time":   func(c *jwt.Claims) { c.AuthTime = c.AuthTime.Add(-time.Second) },
+	} {
+		first := get(base)
+		if get(base) != first {
+			t.Fatalf("%s: signed anew for nothing", name)
+		}
+		other := base
+		if change(&other); get(other) == first {
+			t.Errorf("%s: the assertion from before is used again", name)
+		}
+	}
+}
+
+// In the last second of a session, too, an assertion is good for a moment.
+func TestAssertionLastSecond(t *testing.T) {
+	d := open(t)
+	token, s := d.issue(func(r *afterlogin.IssueRequest) { r.Lifetime = 40 * time.Second })
+	d.pass(s.Absolute.Sub(d.now()) - 50*time.Millisecond)
+	resp := d.ask("", "GET", "/", cookie(token))
+	status(t, resp, 200)
+	if c := d.verify(resp.Header.Get(gateway.HeaderAssertion), origin); !c.Expiry.After(c.IssuedAt) || c.Expiry.Sub(s.Absolute) > time.Second {
+		t.Errorf("from %v to %v, the session until %v", c.IssuedAt, c.Expiry, s.Absolute)
 	}
 }

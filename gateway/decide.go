@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 
@@ -50,8 +52,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			if e == http.ErrAbortHandler || written {
 				panic(e)
 			}
-			g.log.Error("forward-auth panicked", "panic", e) // what a program panics with is no token
-			clear(w.Header())
+			// What a program panics with is no token, and the stack names functions and places.
+			g.log.Error("forward-auth panicked", "panic", e, "stack", string(debug.Stack()))
+			forget(w.Header())
 			g.refuse(w, r, errInternal)
 		}
 	}()
@@ -76,7 +79,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	d := g.decide(q, v)
 	var id *identity
-	if d.err == nil && v != answer {
+	if d.err == nil { // for an answer, too: what cannot be signed is no reason to come again
 		id, d.err = g.identify(q.app, d.session)
 	}
 	switch {
@@ -86,7 +89,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case d.err != nil:
 		g.reply(w, &q.request, v, d.err, d.check)
 	case v == answer:
-		g.again(w, &q.request)
+		g.again(w, &q.request, d.session)
 	default:
 		id.tell(w.Header(), v, &q.request, d.header)
 		*q = question{}
@@ -125,14 +128,17 @@ func (g *Gateway) decide(q *question, v variant) verdict {
 		return verdict{err: errNoRule}
 	}
 	found, err := rule.check.Examine(r)
-	d := verdict{err: err, session: found.Session, header: found.Header, check: rule.check}
-	if err == nil && found.Session == nil {
-		d.err = errInternal // so that no mistake elsewhere is a yes
-		return d
+	if err == nil {
+		if err = q.app.admit(rule, found.Session); err != nil {
+			found.Session = nil
+		}
 	}
+	d := verdict{err: err, session: found.Session, header: found.Header, check: rule.check}
 	if due := renewable(found, err); due != "" && r.Method == http.MethodGet && httpauth.Navigates(r) && httpauth.MayRenew(r) {
-		if g.hops.take(due, g.now(), v == nginx) {
-			d.err, d.to = errHop, q.renewal()
+		// A page that the renewal could not lead back to is served as it is, rather than lost, if it can be.
+		to, back := q.renewal()
+		if (back || err != nil && !rule.public) && g.hops.take(string(due), g.now(), v == nginx) {
+			d.err, d.to = errHop, to
 			return d
 		}
 		if err != nil && !rule.public {
@@ -148,6 +154,32 @@ func (g *Gateway) decide(q *question, v variant) verdict {
 		d.to = q.elsewhere(rule, found.Header, err)
 	}
 	return d
+}
+
+// admit refuses those of whom httpauth lets in that the application, or the rule that decides, does not.
+func (a *app) admit(rule *rule, s *afterlogin.Session) error {
+	switch {
+	case s == nil:
+		return errInternal // so that no mistake elsewhere is a yes
+	case ofClient(s) && !rule.scoped && !slices.Contains(s.Audience, a.audience[0]):
+		return &afterlogin.Refusal{Reason: afterlogin.ReasonWrongAudience, Session: s.ID}
+	case rule.personal && machine(s):
+		return &afterlogin.Refusal{Reason: afterlogin.ReasonWrongKind, Session: s.ID}
+	}
+	return nil
+}
+
+// ofClient reports whether it is a token that was given to an OAuth client, which may be anybody's.
+func ofClient(s *afterlogin.Session) bool {
+	return (s.Kind == afterlogin.KindAccess || s.Kind == afterlogin.KindJWT) && (s.Client != "" || s.Grant != "" || clientRoot(s))
+}
+
+// clientRoot reports whether a token is a client's own, rather than given to it by somebody (client_credentials).
+func clientRoot(s *afterlogin.Session) bool { return strings.HasPrefix(string(s.Root), "client_") }
+
+// machine reports whether nobody has signed in for it, ever: an API key, a client, or what lives under one.
+func machine(s *afterlogin.Session) bool {
+	return s.Kind == afterlogin.KindAPIKey || strings.HasPrefix(string(s.Root), "key_") || clientRoot(s)
 }
 
 // errHop stands for a request that is fine and goes to the renewal first.
@@ -210,6 +242,8 @@ func (q *question) elsewhere(rule *rule, header string, err error) string {
 	switch {
 	case !errors.As(err, &refusal) || httpauth.Status(err) != http.StatusUnauthorized:
 		return ""
+	case !rule.people, q.app.signIn.path != "" && q.path == q.app.signIn.path: // it would come here again
+		return ""
 	case refusal.Reason == afterlogin.ReasonDuplicate, refusal.Reason == afterlogin.ReasonRenew, header != "" && header != "Cookie", !httpauth.Navigates(&q.request):
 		return ""
 	case refusal.Reason == afterlogin.ReasonStaleAuth:
@@ -224,23 +258,26 @@ const maxLocation = 3 << 10
 // signIn returns the address of the sign-in page, which leads back here.
 func (q *question) signIn() string {
 	back := httpauth.SafeReturn(q.target)
-	if q.app.whole {
+	in := &q.app.signIn
+	if in.whole {
 		back = q.app.site.Origin + back
 	}
-	if to := q.app.login + url.QueryEscape(back); len(to) <= maxLocation {
+	if to := in.to + url.QueryEscape(back); len(to) <= maxLocation {
 		return to
 	}
-	if q.app.whole {
-		return q.app.login + url.QueryEscape(q.app.site.Origin+"/")
+	if in.whole {
+		return in.to + url.QueryEscape(q.app.site.Origin+"/")
 	}
-	return q.app.login + "%2F"
+	return in.to + "%2F"
 }
 
-// renewal returns the address of the renewal, which leads back here.
-func (q *question) renewal() string {
-	to := q.app.site.Origin + BasePath + RenewPath + "?return_to="
-	if all := to + url.QueryEscape(httpauth.SafeReturn(q.target)); len(all) <= maxLocation {
-		return all
+// renewal returns the address of the renewal, and whether it leads back here; else it leads to the root page.
+func (q *question) renewal() (to string, back bool) {
+	to = q.app.site.Origin + BasePath + RenewPath + "?return_to="
+	if httpauth.SafeReturn(q.target) == q.target {
+		if all := to + url.QueryEscape(q.target); len(all) <= maxLocation {
+			return all, true
+		}
 	}
-	return to + "%2F"
+	return to + "%2F", false
 }

@@ -172,6 +172,7 @@ func (d *door) ask(variant, method, target string, change ...func(*http.Request)
 		f(r)
 	}
 	w := httptest.NewRecorder()
+	w.Header().Set("X-Request-Id", "ABC") // of whoever has the gateway in hand
 	d.ServeHTTP(w, r)
 	resp := w.Result()
 	d.checkAnswer(variant, resp, w.Body.Len())

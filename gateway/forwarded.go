@@ -33,6 +33,9 @@ var (
 		"There must be exactly one header X-Forwarded-For, with the address of the client. Operator: see the snippet for your proxy.", true}
 	errOwnPath = &fault{http.StatusForbidden, "own_path",
 		"Paths below /.afterlogin/ are afterlogin's own. Operator: the proxy must send them to afterlogin, and not ask about them.", true}
+	// Where a proxy looks at the path as it came, anybody can ask for this.
+	errOwnHidden = &fault{status: http.StatusForbidden, code: "own_path", text: "Paths below /.afterlogin/ are afterlogin's own."}
+	errNothing   = &fault{status: http.StatusNotFound, code: "not_found", text: "There is nothing here."}
 	errNoVariant = &fault{http.StatusNotFound, "no_such_path",
 		"Proxies ask /forward-auth, or /traefik, /nginx, /answer and /envoy/ below it.", true}
 	errInternal = &fault{status: http.StatusInternalServerError, code: "internal", text: "Something went wrong here. It is not your fault."}
@@ -100,7 +103,13 @@ func (g *Gateway) read(r *http.Request, target string) (o original, f *fault) {
 	if o.path, f = canonicalPath(path, o.app.rules.any()); f != nil {
 		return o, f
 	}
-	if o.path == BasePath || strings.HasPrefix(o.path, BasePath+"/") {
+	switch {
+	case !below(o.path):
+	case o.path == BasePath:
+		return o, errNothing
+	case !strings.HasPrefix(o.target, BasePath+"/"):
+		return o, errOwnHidden
+	default:
 		return o, errOwnPath
 	}
 	return o, nil
@@ -171,6 +180,10 @@ func (g *Gateway) Site(r *http.Request) (Site, error) {
 	}
 	host, f := single(r.Header["X-Forwarded-Host"], errHost)
 	if f != nil {
+		return Site{}, f
+	}
+	// Without it everybody would have the address of the proxy, and share its limits.
+	if _, f := single(r.Header["X-Forwarded-For"], errFor); f != nil {
 		return Site{}, f
 	}
 	a, _, f := g.find(r.Header["X-Forwarded-Proto"], host)

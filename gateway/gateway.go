@@ -18,7 +18,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -55,13 +54,17 @@ type Options struct {
 	Authority *afterlogin.Authority
 	// Issuer is the iss of assertions; Authority.Issuer by default.
 	Issuer string
-	// Sign signs claims with the installation's key, as a token of the type. It is called at most about twice a minute
-	// for each session and application.
+	// Sign signs claims with the installation's key, as a token of the type. It is called about twice a minute for each
+	// session and application that is asked about, and by all who ask at the moment when a new assertion is due.
 	Sign func(typ string, c *jwt.Claims) (string, error)
 	Apps []App
 	// Proxies are the networks of the peers whose X-Forwarded headers are believed. Whoever connects from there can say
 	// which application and which address a request is for and from.
 	Proxies []netip.Prefix
+	// Refuse is httpauth.Options.Refuse of every Site's Auth, for pages that want to answer in their own way. The answers
+	// to proxies are written with it, too: for requests that are not its own it must do what httpauth.Answer does, which is
+	// the default.
+	Refuse func(w http.ResponseWriter, r *http.Request, err error)
 	// Logger receives what an operator should know, never a token. Nil discards it.
 	Logger *slog.Logger
 	// Now tells the time: the authority's clock. Nil is time.Now.
@@ -74,13 +77,15 @@ type App struct {
 	// path; or http on a loopback host, for trying out.
 	Origin string
 	// Audience is what the application is called in tokens: the aud of its assertions, and what JWTs, and access tokens
-	// that are for certain services only, must be for. (The issuer as the aud of a JWT is accepted, too.) Origin by
-	// default.
+	// that are for certain services only, must be for. Origin by default. (The issuer as the aud of a JWT is accepted,
+	// too.) A token that was given to an OAuth client must be for it by this name, or a rule must demand scopes: that
+	// somebody has let a client see their profile lets it in nowhere else.
 	Audience string
 	// Rules say what is demanded where. Everything that no rule is for is for who is signed in.
 	Rules []Rule
 	// SignInURL is where browsers are sent to sign in: a path of the application's host, or an https URL of another,
-	// which gets the whole address in return_to. BasePath + "/login" by default.
+	// which gets the whole address in return_to. BasePath + "/login" by default. A path of the application's own is
+	// public, exactly, unless there is a rule for it.
 	SignInURL string
 	// TrustedOrigins are other origins whose pages may send requests that change something.
 	TrustedOrigins []string
@@ -94,18 +99,22 @@ type App struct {
 // method, the next less specific path decides; if there are rules for the path and none takes the method, the request is
 // refused (403).
 type Rule struct {
-	// Path is decoded, and clean: "/reports/q3" is one path; "/admin/" is everything below it, and "/admin". A rule that
-	// is not public is for its exact path with a slash behind it, too, since many applications see no difference.
+	// Path is decoded, and clean: "/reports/q3" is one path, and "/" is the root page alone; "/admin/" is everything below
+	// it, and "/admin"; "/*" is everything. A rule that is not public is for its exact path with a slash behind it, too,
+	// since many applications see no difference.
 	Path string
 	// Methods are those that the rule is for; none: all. GET includes HEAD.
 	Methods []string
 	// Public lets everybody in. Who is signed in is told all the same.
 	Public bool
-	// Kinds are the kinds of credential that are let in: KindSession, KindAPIKey, KindAccess, KindJWT; none: all four.
+	// Kinds are the kinds of credential that are let in: KindSession, KindAPIKey, KindAccess, KindJWT; none: all four,
+	// or, where MaxAge or ACR ask for a person, all but KindAPIKey.
 	Kinds []afterlogin.Kind
 	// Scopes are demanded, all of them.
 	Scopes []string
-	// MaxAge is how long ago the person may have proved who they are; in whole seconds. 0: any time.
+	// MaxAge is how long ago the person may have proved who they are; in whole seconds. 0: any time. Machines, which
+	// prove nothing of the kind (API keys, clients, and what lives under these), are never let in by a rule with MaxAge
+	// or ACR.
 	MaxAge time.Duration
 	// ACR lists the classes of authentication of which the session's must be one; none: any.
 	ACR []string
@@ -131,7 +140,8 @@ type Gateway struct {
 	plain  map[string]*app // of http origins
 
 	assertions assertions
-	hops       hops
+	hops       hops // to the renewal
+	agains     hops // to the same address
 	warned     warned
 }
 
@@ -140,8 +150,7 @@ type app struct {
 	site     Site
 	audience []string // its own first, which assertions are for
 	rules    rules
-	login    string // where to sign in, up to return_to=
-	whole    bool   // login is on another host: return_to is a whole address
+	signIn   signIn
 }
 
 // New returns the gateway. The error is ErrBadOptions.
@@ -151,10 +160,9 @@ func New(o Options) (*Gateway, error) {
 		return nil, bad("Authority is nil: make one with afterlogin.New")
 	case o.Sign == nil:
 		return nil, bad("Sign is nil: assertions are signed with a key of the installation's")
-	case len(o.Apps) == 0:
-		return nil, bad("Apps is empty: name the origin of at least one application")
-	case len(o.Proxies) == 0:
-		return nil, bad("Proxies is empty: name the networks that the proxies connect from, such as 127.0.0.0/8")
+	}
+	if err := Check(o); err != nil {
+		return nil, err
 	}
 	g := &Gateway{
 		authority: o.Authority, issuer: o.Issuer, sign: o.Sign, log: o.Logger, now: o.Now,
@@ -173,12 +181,6 @@ func New(o Options) (*Gateway, error) {
 		g.now = time.Now
 	}
 	for _, p := range o.Proxies {
-		if !p.IsValid() {
-			return nil, bad("Proxies: a network is not valid; they look like 10.0.0.0/8 or ::1/128")
-		}
-		if p.Addr().Is4In6() {
-			return nil, bad("Proxies: %s is an IPv4 network in IPv6 form: write it as 10.0.0.0/8", p)
-		}
 		g.proxies = append(g.proxies, p.Masked())
 	}
 	for _, a := range o.Apps {
@@ -193,66 +195,79 @@ func bad(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrBadOptions}, args...)...)
 }
 
-// add adds an application.
-func (g *Gateway) add(a App, o Options) error {
-	u, err := url.Parse(a.Origin)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" {
-		return bad("Origin: want an origin such as https://shop.example.com")
-	}
-	x := &app{audience: []string{a.Audience}}
+// add adds an application that Check has nothing to say about.
+func (g *Gateway) add(a App, o Options) (err error) {
+	x := &app{audience: []string{a.Audience}, signIn: signInOf(a)}
 	if a.Audience == "" {
 		x.audience[0] = a.Origin
 	}
 	if x.audience[0] != g.issuer {
 		x.audience = append(x.audience, g.issuer)
 	}
-	if x.login, x.whole, err = signIn(a); err != nil {
-		return err
-	}
 	x.site = Site{Origin: a.Origin, Base: BasePath}
 	x.site.Auth, err = httpauth.New(o.Authority, httpauth.Options{
 		Origin: a.Origin, Audience: x.audience, ClientAddr: g.ClientAddr, Logger: o.Logger, SignInURL: BasePath + "/login",
+		Refuse: o.Refuse,
 		// The proxy may not pass on the Host header, with which the origin of a form is compared.
 		TrustedOrigins: append([]string{a.Origin}, a.TrustedOrigins...),
 	})
 	if err != nil {
 		return bad("%v", err)
 	}
-	if x.rules, err = compile(x.site.Auth, a.Rules); err != nil {
-		return err
+	x.rules = compile(x.site.Auth, a.Rules, x.signIn.path)
+	hosts, host := g.secure, strings.TrimPrefix(a.Origin, "https://")
+	if host == a.Origin {
+		hosts, host = g.plain, strings.TrimPrefix(a.Origin, "http://")
 	}
-	hosts := g.secure
-	if u.Scheme == "http" {
-		hosts = g.plain
-	}
-	if hosts[u.Host] != nil {
+	if hosts[host] != nil {
 		return bad("Origin: it is there twice")
 	}
-	hosts[u.Host] = x
+	hosts[host] = x
 	return nil
 }
 
-// signIn returns where browsers are sent to sign in, up to the value of return_to, and whether that is another host.
-func signIn(a App) (to string, whole bool, err error) {
-	switch {
-	case a.SignInURL == "":
-		return a.Origin + BasePath + "/login?return_to=", false, nil
-	case strings.Contains(a.SignInURL, "#"):
-		return "", false, bad("SignInURL has a fragment, which would swallow return_to")
-	case a.SignInURL[0] == '/' && httpauth.SafeReturn(a.SignInURL) == a.SignInURL:
-		to = a.Origin + a.SignInURL
-	default:
-		u, err := url.Parse(a.SignInURL)
-		if err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && u.Scheme != "http" {
-			return "", false, bad("SignInURL is neither a path such as /sign-in nor a URL such as https://id.example.com/login")
-		}
-		to, whole = a.SignInURL, true
-	}
-	if strings.Contains(to, "?") {
-		return to + "&return_to=", whole, nil
-	}
-	return to + "?return_to=", whole, nil
+// signIn is where browsers are sent to sign in.
+type signIn struct {
+	to    string // up to the value of return_to
+	whole bool   // it is on another host: return_to is a whole address
+	path  string // canonical, of a page of the application's own; "" if it is none
 }
+
+// signInOf returns where it is for an application whose SignInURL was checked.
+func signInOf(a App) signIn {
+	if a.SignInURL == "" {
+		return signIn{to: a.Origin + BasePath + "/login?return_to="}
+	}
+	in, own := signIn{to: a.SignInURL, whole: true}, a.ownSignIn()
+	if own != "" {
+		in.to, in.whole = a.Origin+own, false
+		raw, _, _ := strings.Cut(own, "?")
+		if path, f := canonicalPath(raw, true); f == nil && !below(path) {
+			in.path = path
+		}
+	}
+	if strings.Contains(in.to, "?") {
+		in.to += "&return_to="
+	} else {
+		in.to += "?return_to="
+	}
+	return in
+}
+
+// ownSignIn returns the path and query of a sign-in page on the application's host, "" for one elsewhere.
+func (a App) ownSignIn() string {
+	own := a.SignInURL
+	if rest, ok := strings.CutPrefix(own, a.Origin); ok && a.Origin != "" {
+		own = rest
+	}
+	if !strings.HasPrefix(own, "/") {
+		return ""
+	}
+	return own
+}
+
+// below reports whether a canonical path is one of afterlogin's own.
+func below(path string) bool { return path == BasePath || strings.HasPrefix(path, BasePath+"/") }
 
 // Handles reports whether the request is for ServeHTTP.
 func Handles(r *http.Request) bool {

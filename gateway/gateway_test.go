@@ -28,7 +28,7 @@ func TestKinds(t *testing.T) {
 	key, k := d.issue(func(r *afterlogin.IssueRequest) {
 		r.Kind, r.Subject, r.Scopes = afterlogin.KindAPIKey, "robot", []string{"a", "b"}
 	})
-	access := must[afterlogin.Issued](t)(d.a.IssueAccess(context.Background(), s, afterlogin.AccessRequest{Client: "app", Scopes: []string{"orders:read"}}))
+	access := must[afterlogin.Issued](t)(d.a.IssueAccess(context.Background(), s, afterlogin.AccessRequest{Client: "app", Scopes: []string{"orders:read"}, Audience: []string{origin}}))
 	signed := must[afterlogin.Issued](t)(d.a.IssueAccess(context.Background(), s, afterlogin.AccessRequest{JWT: true, Scopes: []string{"orders:read"}, Audience: []string{origin}, Actor: "tom"}))
 	byDefault := must[afterlogin.Issued](t)(d.a.IssueAccess(context.Background(), s, afterlogin.AccessRequest{JWT: true, Scopes: []string{"orders:read"}}))
 	for name, tt := range map[string]struct {
@@ -53,13 +53,17 @@ func TestKinds(t *testing.T) {
 				has(t, resp, gateway.HeaderSubject, tt.subject)
 				has(t, resp, gateway.HeaderSession, tt.session)
 				has(t, resp, gateway.HeaderScopes, tt.scopes)
-				has(t, resp, gateway.HeaderTime, strconv.FormatInt(s.Auth.At.Unix(), 10))
+				at := strconv.FormatInt(s.Auth.At.Unix(), 10)
+				if tt.kind == "api-key" { // a machine
+					at = "-"
+				}
+				has(t, resp, gateway.HeaderTime, at)
 				has(t, resp, gateway.HeaderCookie, "")
 				has(t, resp, gateway.HeaderAuthorization, "")
 				c := d.verify(resp.Header.Get(gateway.HeaderAssertion), origin)
 				var kind string
 				if json.Unmarshal(c.Extra["kind"], &kind); kind != tt.kind || c.Subject != tt.subject ||
-					strings.Join(c.Scope, " ") != tt.scopes || len(c.Audience) != 1 || c.Expiry.Sub(c.IssuedAt) != time.Minute {
+					strings.Join(c.Scope, " ") != tt.scopes || len(c.Audience) != 1 || c.AuthTime.IsZero() != (at == "-") || c.Expiry.Sub(c.IssuedAt) != time.Minute {
 					t.Errorf("the assertion says %+v", c)
 				}
 				if tt.subject == "mia" && (c.SessionID != string(s.ID) || c.ACR != "urn:example:gold" || !slices.Equal(c.AMR, []string{"pwd", "otp"})) {
@@ -102,6 +106,7 @@ func TestRefusals(t *testing.T) {
 		"bad path":          {"GET", "/a/../b", []func(*http.Request){cookie(token), navigation}, 400, "", ""},
 		"our own pages":     {"GET", "/.afterlogin/login", []func(*http.Request){navigation}, 403, "", ""},
 		"our own, hidden":   {"GET", "/%2eafterlogin/login", []func(*http.Request){navigation}, 403, "", ""},
+		"our own, no page":  {"GET", "/.afterlogin", []func(*http.Request){navigation}, 404, "", ""},
 		"very long, in all": {"GET", "/" + strings.Repeat("%41", 2000), []func(*http.Request){navigation}, 303, origin + "/.afterlogin/login?return_to=%2F", ""},
 		"too long":          {"GET", "/" + strings.Repeat("a", 8<<10), []func(*http.Request){navigation}, 400, "", ""},
 		"long return":       {"GET", "/?q=" + strings.Repeat("%C3", 660), []func(*http.Request){navigation}, 303, origin + "/.afterlogin/login?return_to=%2F", ""},
@@ -112,11 +117,15 @@ func TestRefusals(t *testing.T) {
 			has(t, resp, "Location", tt.location)
 			contains(t, resp.Header.Get("WWW-Authenticate"), tt.challenge)
 			// The client behind nginx gets the same, in two steps.
-			narrow := map[int]int{303: 401, 400: 403, 431: 403}[tt.status]
+			narrow := map[int]int{303: 401, 400: 403, 404: 403, 431: 403}[tt.status]
 			if narrow == 0 {
 				narrow = tt.status
 			}
-			status(t, d.ask("/nginx", tt.method, tt.target, tt.sent...), narrow)
+			asked := d.ask("/nginx", tt.method, tt.target, tt.sent...)
+			status(t, asked, narrow)
+			if got := asked.Header["Www-Authenticate"]; got != nil { // nginx would add it to the answer's own
+				t.Errorf("nginx is told the challenge %q", got)
+			}
 			full := d.ask("/answer", tt.method, tt.target, tt.sent...)
 			status(t, full, tt.status)
 			has(t, full, "Location", tt.location)
@@ -191,7 +200,7 @@ func TestInternalErrors(t *testing.T) {
 	token, _ := d.issue()
 	broken := errors.New("no key")
 	d.broken.Store(&broken)
-	for _, variant := range []string{"", "/nginx", "/traefik"} {
+	for _, variant := range []string{"", "/nginx", "/traefik", "/answer"} {
 		status(t, d.ask(variant, "GET", "/", cookie(token)), 500)
 	}
 	d.broken.Store(nil)
@@ -206,6 +215,10 @@ func TestInternalErrors(t *testing.T) {
 	token, _ = d.issue()
 	status(t, d.ask("", "GET", "/", cookie(token)), 500)
 	status(t, d.ask("/nginx", "GET", "/", cookie(token)), 500)
+	status(t, d.ask("/answer", "GET", "/", cookie(token)), 500)
+	// The log says where it was, and the headers of whoever has the gateway in hand stay.
+	contains(t, d.log.String(), "identify(")
+	has(t, d.ask("", "GET", "/", cookie(token)), "X-Request-Id", "ABC")
 }
 
 // X-Forwarded headers are believed from the proxies alone, one of each.
@@ -336,6 +349,7 @@ func TestCrossOrigin(t *testing.T) {
 		"reading":              {"GET", []func(*http.Request){cookie(token), from("cross-site", "https://evil.example")}, 200},
 		"websocket":            {"GET", []func(*http.Request){cookie(token), from("cross-site", "https://evil.example"), header("Upgrade", "websocket")}, 403},
 		"websocket, no hop":    {"GET", []func(*http.Request){cookie(token), from("", "https://evil.example"), header("Sec-WebSocket-Key", "x")}, 403},
+		"websocket, no key":    {"GET", []func(*http.Request){cookie(token), from("", "https://evil.example"), header("Sec-WebSocket-Version", "13")}, 403},
 		"own websocket":        {"GET", []func(*http.Request){cookie(token), from("", origin), header("Upgrade", "websocket")}, 200},
 		"bearer":               {"POST", []func(*http.Request){header("Authorization", "Bearer "+token), from("cross-site", "https://evil.example")}, 200},
 	} {
@@ -508,7 +522,16 @@ func TestBadOptions(t *testing.T) {
 		"long":           {gateway.Options{Authority: good.a, Sign: sign, Proxies: some, Apps: rule(gateway.Rule{Path: "/a", Scopes: []string{strings.Repeat("a", 600)}})}, "bytes"},
 		"two rules": {gateway.Options{Authority: good.a, Sign: sign, Proxies: some, Apps: app(func(a *gateway.App) {
 			a.Rules = []gateway.Rule{{Path: "/a", Methods: []string{"GET"}}, {Path: "/a", Methods: []string{"POST", "HEAD"}}}
-		})}, "two"},
+		})}, "another rule"},
+		"capitals in a trusted origin": {gateway.Options{Authority: good.a, Sign: sign, Proxies: some, Apps: app(func(a *gateway.App) { a.TrustedOrigins = []string{"https://X.example"} })}, "TrustedOrigins"},
+		"a name that is not ASCII":     {gateway.Options{Authority: good.a, Sign: sign, Proxies: some, Apps: app(func(a *gateway.App) { a.Origin = "https://bücher.example" })}, "xn--"},
+		"another star":                 {gateway.Options{Authority: good.a, Sign: sign, Proxies: some, Apps: rule(gateway.Rule{Path: "/admin/*"})}, "/admin/ for everything below"},
+		"keys and an age":              {gateway.Options{Authority: good.a, Sign: sign, Proxies: some, Apps: rule(gateway.Rule{Path: "/a", MaxAge: time.Minute, Kinds: []afterlogin.Kind{afterlogin.KindSession, afterlogin.KindAPIKey}})}, "take out api-key"},
+		"keys and a class":             {gateway.Options{Authority: good.a, Sign: sign, Proxies: some, Apps: rule(gateway.Rule{Path: "/a", ACR: []string{"gold"}, Kinds: []afterlogin.Kind{afterlogin.KindAPIKey}})}, "take out api-key"},
+		"public kinds":                 {gateway.Options{Authority: good.a, Sign: sign, Proxies: some, Apps: rule(gateway.Rule{Path: "/a", Public: true, Kinds: []afterlogin.Kind{afterlogin.KindSession}})}, "public"},
+		"sign-in, plain":               {gateway.Options{Authority: good.a, Sign: sign, Proxies: some, Apps: app(func(a *gateway.App) { a.SignInURL = "http://id.example.com/login" })}, "is not https"},
+		"sign-in, dots":                {gateway.Options{Authority: good.a, Sign: sign, Proxies: some, Apps: app(func(a *gateway.App) { a.SignInURL = "/a/../login" })}, "SignInURL"},
+		"sign-in, ambiguous":           {gateway.Options{Authority: good.a, Sign: sign, Proxies: some, Apps: app(func(a *gateway.App) { a.SignInURL = "/login;x" })}, "SignInURL"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := gateway.New(tt.o)

@@ -16,7 +16,7 @@ const (
 	HeaderSession   = "X-Auth-Session"   // the public handle of the session, API key or token
 	HeaderKind      = "X-Auth-Kind"      // session, api-key, access, jwt; none
 	HeaderScopes    = "X-Auth-Scopes"    // with blanks between
-	HeaderTime      = "X-Auth-Time"      // when the person proved who they are, in seconds since 1970
+	HeaderTime      = "X-Auth-Time"      // when the person proved who they are, in seconds since 1970; of machines "-"
 	HeaderAssertion = "X-Auth-Assertion" // all this, signed, for this application and for a minute
 	// What the application is to get in place of the headers without X-Auth: those less what is ours. Both may be empty.
 	HeaderCookie        = "X-Auth-Cookie"
@@ -60,15 +60,27 @@ func (g *Gateway) identify(a *app, s *afterlogin.Session) (*identity, error) {
 		g.log.Error("an assertion was not signed", "session", s.ID, "err", err)
 		return nil, errInternal
 	}
-	id := &identity{headerText(s.Subject), string(s.ID), kinds[s.Kind], "-", "-", signed}
+	id := &identity{headerText(claims.Subject), string(s.ID), kinds[s.Kind], "-", "-", signed}
 	if len(s.Scopes) > 0 {
 		id[3] = strings.Join(s.Scopes, " ")
 	}
-	if !s.Auth.At.IsZero() {
-		id[4] = strconv.FormatInt(s.Auth.At.Unix(), 10)
+	if !claims.AuthTime.IsZero() {
+		id[4] = strconv.FormatInt(claims.AuthTime.Unix(), 10)
 	}
 	g.assertions.put(key, s, id, now, end)
 	return id, nil
+}
+
+// ClientPrefix begins the subjects of clients that act for themselves (client_credentials): a client of the name of a
+// person is not that person.
+const ClientPrefix = "client:"
+
+// subjectOf returns what an application is to know the session by.
+func subjectOf(s *afterlogin.Session) string {
+	if clientRoot(s) {
+		return ClientPrefix + s.Subject
+	}
+	return s.Subject
 }
 
 // headerText returns a subject as it can stand in a header: visible ASCII, "%" escaped, and never "-" alone.

@@ -139,7 +139,7 @@ func TestBounds(t *testing.T) {
 	g := &Gateway{}
 	for i := range 100_000 {
 		id := sessionID(i)
-		g.hops.take(id, zero, false)
+		g.hops.take(string(id), zero, false)
 		g.assertions.put(assertionKey{id: id}, nil, nobody, zero, zero)
 	}
 	if n := len(g.hops.young) + len(g.hops.old); n > hopsKept {
@@ -151,6 +151,29 @@ func TestBounds(t *testing.T) {
 	}
 	if n > 2*maxAssertions*assertionShards || n < maxAssertions*assertionShards/2 {
 		t.Errorf("%d assertions are kept", n)
+	}
+}
+
+// A clock that was set back keeps nobody waiting for the time from before.
+func TestHopsClock(t *testing.T) {
+	var hs hops
+	now := zero.Add(time.Hour)
+	for range maxHops {
+		hs.take("ses_x", now, false)
+	}
+	if hs.take("ses_x", now, false) {
+		t.Error("one too many")
+	}
+	if !hs.take("ses_x", now.Add(-time.Minute), false) {
+		t.Error("what is counted is in the future")
+	}
+}
+
+// Somebody who is let in by mistake as nobody is not let in.
+func TestAdmitNobody(t *testing.T) {
+	a := &app{audience: []string{"x"}}
+	if err := a.admit(&rule{public: true}, nil); err != errInternal {
+		t.Errorf("%v", err)
 	}
 }
 

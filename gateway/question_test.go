@@ -18,6 +18,7 @@ func TestSignInURL(t *testing.T) {
 		"/sign-in":                       origin + "/sign-in?return_to=%2Forders%3Fa%3D1",
 		"/sign-in?lang=de":               origin + "/sign-in?lang=de&return_to=%2Forders%3Fa%3D1",
 		"https://id.example.com/login":   "https://id.example.com/login?return_to=https%3A%2F%2Fshop.example.com%2Forders%3Fa%3D1",
+		origin + "/sign-in":              origin + "/sign-in?return_to=%2Forders%3Fa%3D1",
 		"http://id.localhost:7070/login": "http://id.localhost:7070/login?return_to=https%3A%2F%2Fshop.example.com%2Forders%3Fa%3D1",
 	} {
 		d := open(t, func(_ *gateway.Options, a *gateway.App) { a.SignInURL = to })
@@ -27,6 +28,35 @@ func TestSignInURL(t *testing.T) {
 			t.Errorf("%s: %s", to, long)
 		}
 	}
+}
+
+// The application's own sign-in page is there for who is not signed in, whatever else is demanded, and leads nobody to
+// itself.
+func TestOwnSignInPage(t *testing.T) {
+	for name, d := range map[string]*door{
+		"no rules": open(t, func(_ *gateway.Options, a *gateway.App) { a.SignInURL = "/sign-in?lang=de" }),
+		"rules": open(t, withRules(gateway.Rule{Path: "/*", Scopes: []string{"admin"}}),
+			func(_ *gateway.Options, a *gateway.App) { a.SignInURL = origin + "/sign-in" }),
+	} {
+		for _, target := range []string{"/sign-in?return_to=%2F", "/%73ign-in"} {
+			resp := d.ask("", "POST", target, navigation)
+			status(t, resp, 200)
+			has(t, resp, gateway.HeaderSubject, "-")
+		}
+		for _, target := range []string{"/sign-in/", "/sign-in/x", "/"} {
+			if got := d.ask("", "GET", target, navigation).StatusCode; got != 303 {
+				t.Errorf("%s: %s: %d", name, target, got)
+			}
+		}
+		status(t, d.ask("", "GET", "/sign-in%2f", navigation), 400)
+	}
+	// A rule for the page is what counts: then it leads nowhere, rather than round and round.
+	d := open(t, withRules(gateway.Rule{Path: "/sign-in", Methods: []string{"GET"}}),
+		func(_ *gateway.Options, a *gateway.App) { a.SignInURL = "/sign-in" })
+	status(t, d.ask("", "GET", "/sign-in", navigation), 401)
+	// The page here is none of the application's own.
+	d = open(t, func(_ *gateway.Options, a *gateway.App) { a.SignInURL = "/.afterlogin/login" })
+	status(t, d.ask("", "GET", "/a;b", navigation), 303)
 }
 
 // A key that is used too often is told for how long to wait; on public paths it is nobody's meanwhile.
@@ -62,12 +92,16 @@ func TestWarnings(t *testing.T) {
 		d.ask("", "GET", "/", func(r *http.Request) { r.RemoteAddr = "198.51.100.1:1" })
 		d.ask("", "GET", "/", replaced("X-Forwarded-Host", "other.example"))
 		d.ask("", "GET", "/a%2fb")
+		d.ask("", "GET", "/.afterlogin")
+		d.ask("", "GET", "/%2eafterlogin/login")
 	}
 	if n := strings.Count(d.log.String(), "level=WARN"); n != 2 {
 		t.Errorf("%d warnings, want 2", n)
 	}
 	contains(t, d.log.String(), "gateway.proxies")
 	contains(t, d.log.String(), "https://other.example")
+	d.ask("", "GET", "/.afterlogin/login")
+	contains(t, d.log.String(), "own_path")
 }
 
 // public reports whether the target is one that everybody may see.

@@ -3,11 +3,9 @@ package gateway
 import (
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/afterlogin/afterlogin"
 	"github.com/afterlogin/afterlogin/httpauth"
 )
 
@@ -45,7 +43,7 @@ func comesBack(query string) string {
 	}
 	to := httpauth.SafeReturn(q["return_to"][0])
 	u, err := url.Parse(to)
-	if err != nil || u.Path == BasePath || strings.HasPrefix(u.Path, BasePath+"/") {
+	if err != nil || below(u.Path) {
 		return "/"
 	}
 	return to
@@ -60,10 +58,11 @@ const (
 
 // hops counts how often sessions were sent to the renewal, so that one that cannot be renewed now (the store does not
 // take it, the browser does not keep the cookie) is not sent round and round: after a few times it is served as it is,
-// and tried again later. When there are too many, the older half is forgotten.
+// and tried again later. When there are too many, the older half is forgotten. It counts on this node alone: behind
+// several there may be as many hops on each.
 type hops struct {
 	mu         sync.Mutex
-	young, old map[afterlogin.SessionID]hop
+	young, old map[string]hop
 }
 
 type hop struct {
@@ -72,7 +71,7 @@ type hop struct {
 }
 
 // take reports whether the session may be sent there once more. With look it only says so.
-func (hs *hops) take(id afterlogin.SessionID, now time.Time, look bool) bool {
+func (hs *hops) take(id string, now time.Time, look bool) bool {
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
 	h, ok := hs.young[id]
@@ -92,7 +91,7 @@ func (hs *hops) take(id afterlogin.SessionID, now time.Time, look bool) bool {
 		hs.old, hs.young = hs.young, nil
 	}
 	if hs.young == nil {
-		hs.young = make(map[afterlogin.SessionID]hop)
+		hs.young = make(map[string]hop)
 	}
 	hs.young[id] = h
 	return true

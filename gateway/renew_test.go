@@ -201,6 +201,10 @@ func TestSite(t *testing.T) {
 	r.RemoteAddr = "192.0.2.10:40000"
 	r.Header.Set("X-Forwarded-Proto", "http")
 	r.Header.Set("X-Forwarded-Host", "shop.localhost:8080")
+	if _, err := d.Site(r); err == nil {
+		t.Error("without the client's address everybody would be the proxy")
+	}
+	r.Header.Set("X-Forwarded-For", "203.0.113.7")
 	s, err := d.Site(r)
 	if err != nil || s.Origin != "http://shop.localhost:8080" || s.Base != "/.afterlogin" || s.Auth == nil {
 		t.Fatalf("%+v, %v", s, err)
@@ -228,4 +232,89 @@ func TestSite(t *testing.T) {
 		t.Fatalf("%v", cookies)
 	}
 	status(t, d.ask("", "GET", "/", cookie(cookies[0].Value), replaced("X-Forwarded-Proto", "http"), replaced("X-Forwarded-Host", "shop.localhost:8080")), 200)
+}
+
+// A page that the renewal could not lead back to is served with the old token: a code in its address would be lost.
+func TestRenewalKeepsThePage(t *testing.T) {
+	for name, target := range map[string]string{
+		"long":        "/callback?code=" + strings.Repeat("a", 2100),
+		"escapes":     "/?q=" + strings.Repeat("%C3", 660),
+		"raw bytes":   "/caf\xe9?x=1",
+		"raw query":   "/?q=\xe9",
+		"a semicolon": "/a;v=1/../", // 400 in any case
+	} {
+		d := open(t)
+		token, _ := d.issue()
+		status(t, d.ask("", "GET", "/", cookie(token), navigation), 200)
+		d.pass(16 * time.Minute)
+		want := 200
+		if name == "a semicolon" {
+			want = 400
+		}
+		if got := d.ask("", "GET", target, cookie(token), navigation).StatusCode; got != want {
+			t.Errorf("%s: %d, want %d", name, got, want)
+		}
+		// The next page renews it.
+		if hop := d.path(d.ask("", "GET", "/orders", cookie(token), navigation)); hop != "/.afterlogin/renew?return_to=%2Forders" {
+			t.Errorf("sent to %s", hop)
+		}
+	}
+	// A token that is good for nothing else is renewed first, wherever that leads; but a public page is there.
+	d := open(t, withRules(gateway.Rule{Path: "/public/", Public: true}))
+	token, _ := d.issue()
+	d.pass(16 * time.Minute)
+	d.path(d.renew("/.afterlogin/renew?return_to=%2F", cookie(token)))
+	d.pass(2 * time.Minute)
+	long := "callback?code=" + strings.Repeat("a", 2100)
+	if hop := d.path(d.ask("", "GET", "/"+long, cookie(token), navigation)); hop != "/.afterlogin/renew?return_to=%2F" {
+		t.Errorf("sent to %s", hop)
+	}
+	resp := d.ask("", "GET", "/public/"+long, cookie(token), navigation)
+	status(t, resp, 200)
+	has(t, resp, gateway.HeaderSubject, "-")
+	// Nor is it kept from anybody by a renewal that does not succeed.
+	d.store.fault.Store(writesFail)
+	for range 5 {
+		resp = d.ask("", "GET", "/public/", cookie(token), navigation)
+	}
+	status(t, resp, 200)
+	has(t, resp, gateway.HeaderSubject, "-")
+}
+
+// The answer for nginx's client leads to the same address a few times, and not for ever.
+func TestAgainEnds(t *testing.T) {
+	d := open(t, withRules(gateway.Rule{Path: "/public/", Public: true}))
+	token, _ := d.issue()
+	for _, sent := range []func(*http.Request){cookie(token), func(*http.Request) {}} {
+		for _, target := range []string{"/public/x", "/public/y"} {
+			for range 3 {
+				resp := d.ask("/answer", "GET", target, sent, navigation)
+				status(t, resp, 303)
+				has(t, resp, "Location", target)
+			}
+			status(t, d.ask("/answer", "GET", target, sent, navigation), 503)
+		}
+	}
+	d.pass(time.Minute)
+	status(t, d.ask("/answer", "GET", "/public/x", cookie(token), navigation), 303)
+}
+
+// A form on one of afterlogin's own pages is the application's own, whatever Host the proxy sends.
+func TestSiteOwnForms(t *testing.T) {
+	d := open(t)
+	r := httptest.NewRequest("POST", "/.afterlogin/login", nil)
+	r.Host = "127.0.0.1:7070"
+	r.RemoteAddr = "192.0.2.10:40000"
+	r.Header.Set("X-Forwarded-Proto", "https")
+	r.Header.Set("X-Forwarded-Host", "shop.example.com")
+	r.Header.Set("X-Forwarded-For", "203.0.113.7")
+	s := must[gateway.Site](t)(d.Site(r))
+	page := s.Auth.Optional(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	for from, want := range map[string]int{origin: 200, "https://evil.example": 403} {
+		r.Header.Set("Origin", from)
+		w := httptest.NewRecorder()
+		if page.ServeHTTP(w, r); w.Code != want {
+			t.Errorf("from %s: %d, want %d", from, w.Code, want)
+		}
+	}
 }

@@ -26,6 +26,7 @@ func TestRules(t *testing.T) {
 		gateway.Rule{Path: "/people/", Kinds: session},
 		gateway.Rule{Path: "/hook", Public: true, Methods: []string{"POST"}},
 		gateway.Rule{Path: "/café/", Scopes: []string{"admin"}},
+		gateway.Rule{Path: "/pay", Methods: []string{"POST"}, Scopes: []string{"orders:read"}},
 	))
 	token, _ := d.issue() // orders:read
 	key, _ := d.issue(func(r *afterlogin.IssueRequest) { r.Kind, r.Scopes = afterlogin.KindAPIKey, []string{"admin"} })
@@ -60,6 +61,8 @@ func TestRules(t *testing.T) {
 		{"GET", "/hook", 403, 403, 403},
 		{"POST", "/hook/", 401, 200, 200},
 		{"GET", "/hook/", 401, 200, 200},
+		{"POST", "/pay/", 401, 200, 403},
+		{"GET", "/pay/", 403, 403, 403}, // as without the slash
 		{"GET", "/caf%C3%A9/x", 401, 403, 200},
 		{"GET", "/caf%c3%a9", 401, 403, 200},
 		// What programs read in different ways is refused where there are rules.
@@ -143,4 +146,41 @@ func TestStepUp(t *testing.T) {
 		}
 	}
 	status(t, d.ask("", "GET", "/", cookie(token)), 401) // the token from before
+}
+
+// "/" is the root page, and "/*" everything.
+func TestRootAndEverything(t *testing.T) {
+	root := open(t, withRules(gateway.Rule{Path: "/", Public: true}))
+	all := open(t, withRules(gateway.Rule{Path: "/*", Public: true}, gateway.Rule{Path: "/admin/"}))
+	both := open(t, withRules(gateway.Rule{Path: "/", Public: true}, gateway.Rule{Path: "/*", Scopes: []string{"admin"}}))
+	token, _ := both.issue()
+	for _, tt := range []struct {
+		d      *door
+		target string
+		want   int
+	}{
+		{root, "/", 200}, {root, "/?a=1", 200}, {root, "/orders", 401}, {root, "/index.html", 401}, {root, "/a/", 401},
+		{all, "/", 200}, {all, "/orders", 200}, {all, "/a/b/", 200}, {all, "/admin", 401}, {all, "/admin/x", 401}, {all, "/.afterlogin/x", 403},
+		{both, "/", 200}, {both, "/orders", 403}, {both, "/*", 403},
+	} {
+		if got := tt.d.ask("", "GET", tt.target, func(r *http.Request) {
+			if tt.d == both {
+				cookie(token)(r)
+			}
+		}).StatusCode; got != tt.want {
+			t.Errorf("%s: %d, want %d", tt.target, got, tt.want)
+		}
+	}
+}
+
+// A browser that is signed in is not sent to sign in where no session is let in: it would come back, and go again.
+func TestKeysAlone(t *testing.T) {
+	d := open(t, withRules(gateway.Rule{Path: "/machines/", Kinds: []afterlogin.Kind{afterlogin.KindAPIKey}}))
+	token, _ := d.issue()
+	for _, sent := range []func(*http.Request){cookie(token), func(*http.Request) {}} {
+		resp := d.ask("", "GET", "/machines/x", sent, navigation)
+		status(t, resp, 401)
+		contains(t, resp.Header.Get("WWW-Authenticate"), "Bearer")
+		has(t, resp, "Location", "")
+	}
 }

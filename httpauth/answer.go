@@ -118,6 +118,9 @@ func Answer(w http.ResponseWriter, r *http.Request, err error) {
 	w.Write([]byte(p.Detail + "\n"))
 }
 
+// Message returns what Answer says to people about an error: what is wrong, and what to do.
+func Message(err error) string { return describe(err).Detail }
+
 // A problem is the body of an answer (RFC 9457).
 type problem struct {
 	Title  string `json:"title"`

@@ -12,7 +12,7 @@ import (
 )
 
 // Begin returns a mark for a sign-in. Call it before the password is checked, with the name that was typed, and give
-// the mark to SignIn: then a change of the password meanwhile wins. It writes nothing.
+// the mark to SignIn or StepUpSince: then a change of the password meanwhile wins. It writes nothing.
 func (x *Auth) Begin(r *http.Request, subject string) (afterlogin.Mark, error) {
 	return x.authority.Begin(r.Context(), x.options.Tenant, subject)
 }
@@ -82,8 +82,16 @@ func (v *visit) cookieToken() afterlogin.Token {
 
 // StepUp notes that the person of the request's session has proved who they are once more, with the methods of auth.
 // The session stays; its token is replaced at once, and the answer carries the new one. It needs a session that came in
-// a cookie, of somebody signed in: anything else is a Refusal.
+// a cookie, of somebody signed in: anything else is a Refusal. The session's methods are all that it ever saw: see
+// Authority.StepUp.
 func (x *Auth) StepUp(w http.ResponseWriter, r *http.Request, auth afterlogin.Authentication) (*afterlogin.Session, error) {
+	return x.StepUpSince(w, r, afterlogin.Mark{}, auth)
+}
+
+// StepUpSince is StepUp with the mark that Begin returned for the session's subject before the password was checked: then
+// a change of the password meanwhile wins, even one that spared this session, and the error is
+// afterlogin.ErrStaleSignIn. The answer carries no cookie then, and the browser's may be out of date.
+func (x *Auth) StepUpSince(w http.ResponseWriter, r *http.Request, m afterlogin.Mark, auth afterlogin.Authentication) (*afterlogin.Session, error) {
 	v, err := x.open(r)
 	if err != nil {
 		return nil, err
@@ -96,7 +104,7 @@ func (x *Auth) StepUp(w http.ResponseWriter, r *http.Request, auth afterlogin.Au
 	case s == nil || s.Anonymous() || token.IsZero():
 		return nil, errNoCredential
 	}
-	got, err := x.authority.StepUp(r.Context(), token, auth, v.from)
+	got, err := x.authority.StepUpSince(r.Context(), token, m, auth, v.from)
 	if err != nil {
 		return nil, err
 	}

@@ -305,3 +305,35 @@ func TestUpdateDataMakesNothingOfNothing(t *testing.T) {
 		t.Errorf("a refused bearer: %d, cookies %v", got.StatusCode, got.cookies())
 	}
 }
+
+// The mark reaches the authority: a change of the password, even one that spares the session, wins over a confirmation
+// with the old one, and the answer carries no cookie.
+func TestStepUpWithAStaleMark(t *testing.T) {
+	s := open(t, httpauth.Options{}, nil)
+	s.mux.Handle("POST /confirm", s.auth.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mark, err := s.auth.Begin(r, "mia")
+		if err != nil {
+			t.Error(err)
+		}
+		if r.FormValue("change") == "on" {
+			in, _ := httpauth.Session(r.Context())
+			if err := s.a.RevokeOthers(r.Context(), in.ID); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := s.auth.StepUpSince(w, r, mark, afterlogin.Authentication{Methods: []string{"pwd"}}); err != nil {
+			httpauth.Answer(w, r, err)
+		}
+	})))
+	c := s.signedIn("mia")
+	old := s.held(c)
+	got := s.do(c, "POST", "/confirm", "change=on&csrf_token="+s.csrf(c))
+	s.want(got, 409, "Sign in again")
+	if len(got.cookies()) != 0 || s.held(c) != old {
+		t.Error("a stale confirmation sets a cookie")
+	}
+	s.want(s.do(c, "POST", "/confirm", "csrf_token="+s.csrf(c)), 200, "")
+	if s.held(c) == old {
+		t.Error("the cookie did not change")
+	}
+}

@@ -97,7 +97,7 @@ func TestSignInInChromium(t *testing.T) {
 	}
 	c := config.Default()
 	c.Data, c.Listen = dir, strings.TrimPrefix(us.URL, "http://")
-	c.Apps = []config.App{{Origin: origin, Rules: []config.Rule{{Path: "/pay", MaxAge: maxAge}, {Path: "/**"}}}}
+	c.Apps = []config.App{{Origin: origin, Rules: []config.Rule{{Path: "/pay", MaxAge: maxAge}, {Path: "/*"}}}}
 	c.Providers = []config.Provider{
 		{ID: "example", Name: "Example", Issuer: issuer, ClientID: "example", SecretFile: secretFile, Scopes: []string{"openid"}},
 		{ID: "corp", Name: "Corp", Issuer: issuer, ClientID: "corp", SecretFile: secretFile, EndSession: true},

@@ -23,7 +23,8 @@ import (
 func (p *program) usersCommand() *cobra.Command {
 	return group("users", "Add and change built-in users", "Add, list, show, disable and enable the users of a server that people sign in as at /login, and give them passwords.",
 		p.usersAddCommand(), p.usersListCommand(), p.usersShowCommand(), p.usersPasswdCommand(),
-		p.usersChangeCommand("disable", "Keep a user from signing in", "Keep a user from signing in, and end everything that the user has: sessions, grants and API keys. Running it again does no harm.", true),
+		p.usersChangeCommand("disable", "Keep a user from signing in", "Keep a user from signing in, and end everything that the user has: sessions, grants and API keys. Running it again does no harm.\n\n" +
+			"It is about the sign-in page. An application that makes sessions or API keys itself, with a key of its own, can still make them for this name.", true),
 		p.usersChangeCommand("enable", "Let a user sign in again", "Let a user sign in again. What was ended stays ended.", false))
 }
 
@@ -44,7 +45,7 @@ type passwordFlags struct {
 
 func bindPassword(c *cobra.Command) *passwordFlags {
 	f := &passwordFlags{}
-	c.Flags().BoolVar(&f.stdin, "password-stdin", false, "read the password from standard input: its first line, as it is")
+	c.Flags().BoolVar(&f.stdin, "password-stdin", false, "read the password from standard input: one line, as it is")
 	c.Flags().BoolVar(&f.generate, "generate", false, "make a password, and print it alone on standard output")
 	c.MarkFlagsMutuallyExclusive("password-stdin", "generate")
 	return f
@@ -128,7 +129,7 @@ func (p *program) usersAddCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "add <name>", Short: "Add a user", Args: oneUser,
 		Long: "Add a user. The password is asked for at the terminal, twice. Names are of a to z, 0 to 9 and . _ @ -, and are never used again: a user who leaves is disabled.\n\n" +
-			"With --generate a password is made, and printed alone on standard output, this once.",
+			"With --generate a password is made, and printed alone on standard output, this once. If it fails because the server does not answer, or cannot tell, the user may be there, with a password that nobody knows: users passwd gives another.",
 		Example: "  afterlogin users add mia\n  afterlogin users add mia --scope reports:read --generate > mia.txt\n  printf '%s\\n' \"$PASSWORD\" | afterlogin users add mia --password-stdin",
 	}
 	r := p.remoteFlags(c)

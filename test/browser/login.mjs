@@ -22,7 +22,7 @@ const who = async (page) => page.locator('#who').textContent();
 async function fill(page, name, word) {
 	await page.getByLabel('Name').fill(name);
 	await page.getByLabel('Password').fill(word);
-	await page.getByRole('button', { name: 'Sign in' }).click();
+	await page.getByRole('button', { name: 'Sign in', exact: true }).click();
 }
 
 try {

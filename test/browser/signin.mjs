@@ -69,7 +69,7 @@ async function signedIn(context, page, target, subject) {
 async function typePassword(page, text) {
 	await page.getByLabel('Name').fill('mia');
 	await page.getByLabel('Password').fill(text);
-	await page.getByRole('button', { name: 'Sign in' }).click();
+	await page.getByRole('button', { name: 'Sign in', exact: true }).click();
 }
 
 /** atProvider signs in there, if it asks. */
@@ -83,7 +83,7 @@ async function asksToSignIn(page, target) {
 	const u = new URL(page.url());
 	assert.equal(u.pathname, '/.afterlogin/login');
 	assert.equal(u.searchParams.get('return_to'), target);
-	await page.getByRole('button', { name: 'Sign in' }).waitFor();
+	await page.getByRole('button', { name: 'Sign in', exact: true }).waitFor();
 }
 
 try {
@@ -152,9 +152,11 @@ try {
 		await page.goto(at('/.afterlogin/logout'));
 		await page.getByRole('button', { name: 'Sign out', exact: true }).click();
 		await page.goto(at('/orders?page=2'));
-		await page.getByRole('link', { name: /Example/ }).click();
+		await page.getByLabel('Stay signed in').check();
+		await page.getByRole('button', { name: /Example/ }).click();
 		await atProvider(page, 'eve');
-		await signedIn(context, page, '/orders?page=2', 'example:eve');
+		const theirs = await signedIn(context, page, '/orders?page=2', 'example:eve');
+		assert.ok(theirs.expires > Date.now() / 1000 + 86400);
 		await context.close();
 	});
 
@@ -162,7 +164,7 @@ try {
 	const other = await person();
 	await step('a deep link leads through the provider and back', async () => {
 		await page.goto(at('/orders?page=3'));
-		await page.getByRole('link', { name: /Example/ }).click();
+		await page.getByRole('button', { name: /Example/ }).click();
 		await atProvider(page, 'tom');
 		await signedIn(context, page, '/orders?page=3', 'example:tom');
 		await page.goto(at('/basket'));
@@ -170,7 +172,7 @@ try {
 	});
 	await step('somebody else signs in there, too', async () => {
 		await other.page.goto(at('/basket'));
-		await other.page.getByRole('link', { name: /Example/ }).click();
+		await other.page.getByRole('button', { name: /Example/ }).click();
 		await atProvider(other.page, 'ann');
 		await signedIn(other.context, other.page, '/basket', 'example:ann');
 	});
@@ -211,7 +213,7 @@ try {
 	await step('who signs out here can sign out at the provider, too', async () => {
 		const { context: c, page: p } = await person();
 		await p.goto(at('/basket'));
-		await p.getByRole('link', { name: /Corp/ }).click();
+		await p.getByRole('button', { name: /Corp/ }).click();
 		await atProvider(p, 'tom');
 		await signedIn(c, p, '/basket', 'corp:tom');
 		await p.goto(at('/.afterlogin/logout'));
@@ -221,7 +223,7 @@ try {
 		await p.getByRole('button', { name: /sign me out/i }).click();
 		await p.waitForURL(at('/.afterlogin/login'));
 		await p.goto(at('/basket'));
-		await p.getByRole('link', { name: /Corp/ }).click();
+		await p.getByRole('button', { name: /Corp/ }).click();
 		await p.getByLabel('Account').waitFor(); // signed out there, too
 		await c.close();
 	});
@@ -230,7 +232,7 @@ try {
 		const two = await c.newPage();
 		for (const [p, target] of [[one, '/one'], [two, '/two']]) {
 			await p.goto(at(target));
-			await p.getByRole('link', { name: /Example/ }).click();
+			await p.getByRole('button', { name: /Example/ }).click();
 			await p.waitForURL((u) => u.origin === issuer);
 		}
 		await atProvider(two, 'tom');

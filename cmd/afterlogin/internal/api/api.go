@@ -15,6 +15,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -61,6 +62,8 @@ type API struct {
 	users     *users.Users
 	backup    func(context.Context, io.Writer) error
 	backingUp sync.Mutex
+
+	clientAddr func(*http.Request) netip.Addr
 }
 
 // Options configure New. The zero value works.
@@ -75,11 +78,17 @@ type Options struct {
 	Users *users.Users
 	// Backup writes a backup of the store, for /v1/backup. Nil: there are none through the API.
 	Backup func(context.Context, io.Writer) error
+	// ClientAddr tells where a request came from, by which API keys that are bound to networks are judged. Nil is the
+	// connection's address.
+	ClientAddr func(*http.Request) netip.Addr
 }
 
 // New returns the API of the authority.
 func New(authority *afterlogin.Authority, o Options) *API {
-	a := &API{authority: authority, log: o.Logger, now: o.Now, mux: http.NewServeMux(), methods: make(map[string][]string), keys: o.Keys, algorithm: o.Algorithm, users: o.Users, backup: o.Backup}
+	a := &API{authority: authority, log: o.Logger, now: o.Now, mux: http.NewServeMux(), methods: make(map[string][]string), keys: o.Keys, algorithm: o.Algorithm, users: o.Users, backup: o.Backup, clientAddr: o.ClientAddr}
+	if a.clientAddr == nil {
+		a.clientAddr = remoteAddr
+	}
 	if a.algorithm == "" {
 		a.algorithm = jwt.EdDSA
 	}

@@ -101,7 +101,7 @@ func (a *API) authenticate(ctx context.Context, r *http.Request, s Scope) (*afte
 	}
 	key, err := a.authority.Validate(ctx, afterlogin.TokenFrom(text), afterlogin.Expect{
 		Kinds: []afterlogin.Kind{afterlogin.KindAPIKey}, Scopes: []string{string(s)},
-		Audience: []string{Audience}, From: afterlogin.Client{Addr: remoteAddr(r)},
+		Audience: []string{Audience}, From: afterlogin.Client{Addr: a.clientAddr(r)},
 	})
 	var refused *afterlogin.Refusal
 	switch {

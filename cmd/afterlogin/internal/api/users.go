@@ -30,7 +30,7 @@ type CreateUserRequest struct {
 
 // ChangeUserRequest changes what it names, and nothing else.
 type ChangeUserRequest struct {
-	Disabled *bool    `json:"disabled,omitempty" doc:"true ends all sessions, grants and API keys of the user; false lets nothing of these live again."`
+	Disabled *bool    `json:"disabled,omitempty" doc:"true ends all sessions, grants and API keys of the user, and keeps the user from signing in with the password; an application that makes sessions or API keys itself can still make them for this subject. false lets nothing of what was ended live again."`
 	Scopes   []string `json:"scopes,omitempty" doc:"All of them. Taking one away ends the user's sessions; one that is new is there from the next sign-in on." maxItems:"50"`
 }
 
@@ -39,7 +39,7 @@ type SetPasswordRequest struct {
 	Password string `json:"password" doc:"The new one." maxLength:"1024" format:"password"`
 }
 
-// UserList is a page of users, by name.
+// UserList is a page of users, by name. One whose record cannot be read is left out, and named in the server's log.
 type UserList struct {
 	Data []*User `json:"data"`
 	Next string  `json:"next_cursor,omitempty" doc:"The cursor of the next page. Absent on the last."`
@@ -74,7 +74,7 @@ func (a *API) userRoutes() {
 	register(a, route{
 		method: http.MethodPost, path: "/v1/users", scope: UsersWrite, id: "create-user", status: http.StatusCreated,
 		errors: changes, summary: "Add a user",
-		text: "For those who have no other place that knows people. Names are never used again: a user is disabled, not removed.",
+		text: "For those who have no other place that knows people. Names are never used again: a user is disabled, not removed. Durable when answered. After an answer 5xx the user may be there: if so, give it its password with PUT /v1/users/{name}/password.",
 	}, a.createUser)
 	register(a, route{
 		method: http.MethodGet, path: "/v1/users", scope: UsersRead, id: "list-users", status: http.StatusOK,
@@ -210,7 +210,7 @@ func (a *API) setPassword(ctx context.Context, in *struct {
 	if a.users == nil {
 		return nil, noUsers()
 	}
-	u, err := a.users.SetPassword(ctx, in.Name, in.Body.Password, "")
+	u, err := a.users.SetPassword(ctx, in.Name, in.Body.Password)
 	if _, waited := in.done(ctx, a, err); waited != nil {
 		return nil, badUser(waited)
 	}

@@ -39,13 +39,15 @@ type Config struct {
 	LogLevel      string   `key:"log.level" env:"LOG_LEVEL" flag:"log-level" doc:"debug, info, warn or error; debug logs every request"`
 	LogFormat     string   `key:"log.format" env:"LOG_FORMAT" flag:"log-format" doc:"text, json or auto: text on a terminal, json otherwise"`
 	Issuer        string   `key:"issuer" env:"ISSUER" flag:"issuer" doc:"https address of this server, as https://auth.example.com: who issues, in JWTs and for OAuth clients; empty: of a server on a loopback address that address, otherwise neither"`
-	SignInURL     string   `key:"sign_in_url" env:"SIGN_IN_URL" flag:"sign-in-url" doc:"the application's sign-in page, on the same host: where /oauth/authorize sends people who are not signed in, with return_to"`
+	SignInURL     string   `key:"sign_in_url" env:"SIGN_IN_URL" flag:"sign-in-url" doc:"the application's sign-in page: where people who are not signed in are sent, with return_to; a path is one of this server's host for /oauth/authorize, and of their own hosts for applications behind a proxy"`
 	JWTAlgorithm  string   `key:"jwt_algorithm" env:"JWT_ALGORITHM" flag:"jwt-algorithm" doc:"what JWTs are signed with: EdDSA, ES256 or, for old clients, RS256"`
 	ImportedKeys  bool     `key:"api_keys.imported" env:"API_KEYS_IMPORTED" flag:"imported-api-keys" doc:"accept API keys that were made elsewhere and imported by their hash; junk then costs a look into the store"`
 	Origins       []string `key:"gateway.origins" env:"GATEWAY_ORIGINS" flag:"origin" doc:"address of an application behind a proxy that asks here, as https://shop.example.com: everything there needs a sign-in; those with rules of their own stand under gateway.apps in the file"`
 	Proxies       []string `key:"gateway.proxies" env:"GATEWAY_PROXIES" flag:"proxy" doc:"addresses or networks of these proxies: what they say about a request (X-Forwarded-…) is believed"`
 	Users         bool     `key:"sign_in.users" env:"SIGN_IN_USERS" flag:"users" doc:"ask for name and password of a built-in user at /login; see afterlogin users"`
 	PasswordMin   int      `key:"sign_in.password_min" env:"SIGN_IN_PASSWORD_MIN" flag:"password-min" doc:"how many characters the password of a built-in user has at least"`
+	PasswordACR   string   `key:"sign_in.password_acr" env:"SIGN_IN_PASSWORD_ACR" flag:"password-acr" doc:"the class of authentication (acr) that the password of a built-in user gives, for rules that ask for one; empty: none"`
+	Remember      bool     `key:"sign_in.remember" env:"SIGN_IN_REMEMBER" flag:"remember" doc:"let people stay signed in after the browser was closed: the policy remember"`
 	ReturnTo      []string `key:"sign_in.return_to" env:"SIGN_IN_RETURN_TO" flag:"return-to" doc:"origins, besides the applications', that people may be sent to after they have signed in"`
 	CacheSize     int      `key:"cache_size" env:"CACHE_SIZE" flag:"cache-size" doc:"how many sessions are kept in memory, at about 700 bytes each"`
 
@@ -75,6 +77,7 @@ func Default() Config {
 		Proxies:     []string{"127.0.0.0/8", "::1/128"},
 		Users:       true,
 		PasswordMin: 15,
+		Remember:    true,
 
 		Policies: afterlogin.DefaultPolicies(),
 	}

@@ -61,6 +61,8 @@ var samples = map[string]struct {
 	"gateway.proxies":       {"10.0.0.0/8,10.1.1.1", []string{"10.0.0.0/8", "10.1.1.1"}},
 	"sign_in.users":         {"false", false},
 	"sign_in.password_min":  {"10", 10},
+	"sign_in.password_acr":  {"urn:example:silver", "urn:example:silver"},
+	"sign_in.remember":      {"false", false},
 	"sign_in.return_to":     {"https://a.example,https://b.example", []string{"https://a.example", "https://b.example"}},
 }
 
@@ -463,6 +465,18 @@ func TestCheckFiles(t *testing.T) {
 		}
 		if !ok || strings.Contains(got.Error(), "hunter2") {
 			t.Errorf("%v %v: got %q, want %q", tt.args, tt.environ, got.Error(), tt.want)
+		}
+	}
+}
+
+func TestPasswordClass(t *testing.T) {
+	for text, good := range map[string]bool{
+		"silver": true, "https://refeds.org/profile/sfa": true, "": true, strings.Repeat("x", maxClass): true,
+		"two words": false, `a"b`: false, "ä": false, strings.Repeat("x", maxClass+1): false,
+	} {
+		_, err := load(t, "", nil, "--password-acr="+text)
+		if (err == nil) != good || err != nil && !strings.Contains(err.Error(), "is not a class") {
+			t.Errorf("%q: %v", text, err)
 		}
 	}
 }

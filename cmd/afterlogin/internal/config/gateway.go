@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml/ast"
+	"golang.org/x/net/idna"
 
 	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/gateway"
 )
 
 // How many applications the file may have, and how many rules each.
@@ -19,29 +21,22 @@ const (
 	maxRules = 200
 )
 
-// An App is an application behind a proxy that asks before each request.
-type App struct {
-	Origin         string
-	Audience       string
-	TrustedOrigins []string
-	Rules          []Rule
-}
-
-// A Rule says who may see a path of an application.
-type Rule struct {
-	Path    string
-	Methods []string
-	Public  bool
-	Kinds   []afterlogin.Kind
-	Scopes  []string
-	MaxAge  time.Duration
-	ACR     []string
-}
+// What the file says of applications behind proxies is what package gateway is told.
+type (
+	App  = gateway.App
+	Rule = gateway.Rule
+)
 
 var (
-	appKeys  = []string{"origin", "audience", "trusted_origins", "rules"}
+	appKeys  = []string{"origin", "audience", "sign_in_url", "trusted_origins", "rules"}
 	ruleKeys = []string{"path", "methods", "public", "kinds", "scopes", "max_age", "acr"}
 )
+
+// gatewayKeys are the keys in the file by the field that a gateway.Problem names.
+var gatewayKeys = map[string]string{
+	"Origin": "origin", "Audience": "audience", "SignInURL": "sign_in_url", "TrustedOrigins": "trusted_origins",
+	"Path": "path", "Methods": "methods", "Public": "public", "Kinds": "kinds", "Scopes": "scopes", "MaxAge": "max_age", "ACR": "acr",
+}
 
 // kindNames are the kinds of credentials by their name in the file.
 var kindNames = map[string]afterlogin.Kind{
@@ -62,6 +57,8 @@ func (l *Loaded) appEntry(path, name, prefix string, value ast.Node) {
 		l.text(path, value, &a.Origin)
 	case "audience":
 		l.text(path, value, &a.Audience)
+	case "sign_in_url":
+		l.text(path, value, &a.SignInURL)
 	case "trusted_origins":
 		a.TrustedOrigins, _ = l.texts(path, value)
 	default:
@@ -103,11 +100,17 @@ func (l *Loaded) ruleEntry(path, name, prefix string, value ast.Node) {
 }
 
 // GatewayApps returns the applications: those of the file, and those that are only named, with no rules of their own.
+// Where none is named for an application, SignInURL is its sign-in page: a path, of its own host.
 func (c *Config) GatewayApps() []App {
 	apps := slices.Clone(c.Apps)
 	for _, o := range c.Origins {
 		if !slices.ContainsFunc(apps, func(a App) bool { return a.Origin == o }) {
 			apps = append(apps, App{Origin: o})
+		}
+	}
+	for i := range apps {
+		if apps[i].SignInURL == "" {
+			apps[i].SignInURL = c.SignInURL
 		}
 	}
 	return apps
@@ -139,9 +142,20 @@ func (l *Loaded) checkGateway() {
 	for _, o := range c.Origins {
 		l.checkOrigin("gateway.origins", o)
 	}
-	for _, p := range c.Proxies {
-		if _, err := parseNetwork(p); err != nil {
-			l.faultHint("gateway.proxies", "write 10.0.0.5, or 10.0.0.0/24", "%q is neither an address nor a network", clip(p))
+	for _, text := range c.Proxies {
+		if p, err := parseNetwork(text); err != nil {
+			l.faultHint("gateway.proxies", "write 10.0.0.5, or 10.0.0.0/24", "%q is neither an address nor a network", clip(text))
+		} else if err := gateway.CheckProxy(p); err != nil {
+			l.fault("gateway.proxies", "%v", err)
+		}
+	}
+	if apps := c.GatewayApps(); len(apps) > 0 {
+		if len(c.Proxies) == 0 {
+			l.faultHint("gateway.proxies", "name the addresses that the proxies connect from, or leave it out for those on this machine", "nobody could ask: no proxy is believed")
+		}
+		const some = "https://shop.example.com" // what is wrong with the page does not depend on it
+		for _, p := range gateway.CheckApp(App{Origin: some, SignInURL: c.SignInURL}) {
+			l.fault("sign_in_url", "%s", clip(p.Text))
 		}
 	}
 	for i, a := range c.Apps {
@@ -159,20 +173,18 @@ func (l *Loaded) checkGateway() {
 		for _, o := range a.TrustedOrigins {
 			l.checkOrigin(at+".trusted_origins", o)
 		}
-		for j, r := range a.Rules {
-			at := at + ".rules." + strconv.Itoa(j)
-			switch {
-			case !strings.HasPrefix(r.Path, "/"):
-				key := at + ".path"
-				if r.Path == "" {
-					key = at
-				}
-				l.faultHint(key, "write /exactly/this, or /everything/below/", "a rule needs a path that begins with /")
-			case r.Public && (len(r.Kinds) > 0 || len(r.Scopes) > 0 || r.MaxAge != 0 || len(r.ACR) > 0):
-				l.faultHint(at+".public", "take out public, or everything but path and methods", "a public path asks for nothing, and this rule does")
-			case r.MaxAge != 0 && r.MaxAge < time.Second:
-				l.fault(at+".max_age", "want at least 1s")
+		for _, p := range gateway.CheckApp(a) {
+			if p.Field == "Origin" || p.Field == "TrustedOrigins" {
+				continue // see checkOrigin
 			}
+			at := at
+			if p.Rule >= 0 {
+				at += ".rules." + strconv.Itoa(p.Rule)
+			}
+			if key := at + "." + gatewayKeys[p.Field]; l.has(key) {
+				at = key
+			}
+			l.fault(at, "%s", p.Text)
 		}
 	}
 	if len(c.GatewayApps()) > 0 && c.IssuerURL() == "" {
@@ -184,15 +196,33 @@ func (l *Loaded) checkGateway() {
 	}
 }
 
+// has reports whether something stands at the key in the file.
+func (l *Loaded) has(key string) bool {
+	_, ok := l.places[key]
+	return ok
+}
+
 // checkOrigin reports text that is not an origin as browsers write it: https, or http on a loopback host.
 func (l *Loaded) checkOrigin(key, text string) {
 	u, err := url.Parse(text)
-	if err != nil || u.Host == "" || text != u.Scheme+"://"+u.Host || text != strings.ToLower(text) ||
+	if err == nil && strings.ContainsFunc(u.Host, func(c rune) bool { return c >= 0x80 }) {
+		hint := "write the form that begins with xn--"
+		if name, err := idna.Lookup.ToASCII(u.Hostname()); err == nil {
+			hint = "write " + u.Scheme + "://" + strings.Replace(u.Host, u.Hostname(), name, 1)
+		}
+		l.faultHint(key, hint, "%q: browsers send names in ASCII", clip(text))
+		return
+	}
+	if err != nil || !validHost(u.Hostname()) || text != u.Scheme+"://"+u.Host || text != strings.ToLower(text) ||
 		u.Scheme == "https" && u.Port() == "443" || u.Scheme == "http" && u.Port() == "80" {
 		l.faultHint(key, "write https://shop.example.com, in lower case, without a path and without the usual port", "%q is not an origin", clip(text))
 		return
 	}
 	if u.Scheme != "https" && !(u.Scheme == "http" && LoopbackName(u.Hostname())) {
 		l.faultHint(key, "http is taken on localhost only", "%q is not https: browsers would send the session in clear text", clip(text))
+		return
+	}
+	for _, p := range gateway.CheckApp(App{Origin: text}) {
+		l.fault(key, "%s", p.Text)
 	}
 }

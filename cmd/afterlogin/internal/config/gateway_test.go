@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -19,16 +20,19 @@ const goodApps = `gateway:
   apps:
   - origin: https://shop.example.com
     audience: shop
+    sign_in_url: /my-login
     trusted_origins: [https://www.example.com]
     rules:
     - path: /assets/
       public: true
     - path: /admin/
       methods: [GET, POST]
-      kinds: [session, api-key, access, jwt]
+      kinds: [session, access, jwt]
       scopes: [admin]
       max_age: 10m
       acr: [gold]
+    - path: /*
+      kinds: [api-key]
 sign_in:
   return_to: [https://www.example.com]
   providers:
@@ -59,13 +63,18 @@ func TestApps(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []App{{
-		Origin: "https://shop.example.com", Audience: "shop", TrustedOrigins: []string{"https://www.example.com"},
+		Origin: "https://shop.example.com", Audience: "shop", SignInURL: "/my-login", TrustedOrigins: []string{"https://www.example.com"},
 		Rules: []Rule{{Path: "/assets/", Public: true}, {
 			Path: "/admin/", Methods: []string{"GET", "POST"}, Scopes: []string{"admin"}, MaxAge: 10 * time.Minute, ACR: []string{"gold"},
-			Kinds: []afterlogin.Kind{afterlogin.KindSession, afterlogin.KindAPIKey, afterlogin.KindAccess, afterlogin.KindJWT},
-		}},
+			Kinds: []afterlogin.Kind{afterlogin.KindSession, afterlogin.KindAccess, afterlogin.KindJWT},
+		}, {Path: "/*", Kinds: []afterlogin.Kind{afterlogin.KindAPIKey}}},
 	}, {Origin: "https://wiki.example.com"}}
 	if got := l.Config.GatewayApps(); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v", got)
+	}
+	// The sign-in page of all is that of those that name none.
+	l.Config.SignInURL = "https://www.example.com/login"
+	if got := l.Config.GatewayApps(); got[0].SignInURL != "/my-login" || got[1].SignInURL != l.Config.SignInURL {
 		t.Errorf("%+v", got)
 	}
 	if got := fmt.Sprint(l.Config.GatewayProxies()); got != "[10.0.0.5/32 10.1.0.0/16]" {
@@ -85,6 +94,43 @@ func TestApps(t *testing.T) {
 	}
 }
 
+// What is documented is taken, and means what is said there.
+func TestDocumentedApps(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "..", "docs", "gateway.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(string(text), -1)
+	if len(blocks) == 0 {
+		t.Fatal("no configurations")
+	}
+	used := make(map[string]bool)
+	for _, b := range blocks {
+		l, err := load(t, b[1], nil)
+		if err != nil || len(l.Config.Apps) == 0 {
+			t.Fatalf("%s\n%v", b[1], err)
+		}
+		for _, key := range append(appKeys, ruleKeys...) {
+			used[key] = used[key] || strings.Contains(b[1], key+":")
+		}
+	}
+	for key, is := range used {
+		if !is && key != "methods" && key != "acr" {
+			t.Errorf("%s stands in no example", key)
+		}
+	}
+	for name := range kindNames {
+		if !strings.Contains(string(text), "`"+name+"`") {
+			t.Errorf("the kind %s is not named", name)
+		}
+	}
+	for _, key := range append(appKeys, ruleKeys...) {
+		if !strings.Contains(string(text), "`"+key+"`") {
+			t.Errorf("%s is not explained", key)
+		}
+	}
+}
+
 func TestBadApps(t *testing.T) {
 	for name, tt := range map[string]struct{ from, to, want string }{
 		"an origin with a path":    {"origin: https://shop.example.com", "origin: https://shop.example.com/", "is not an origin"},
@@ -94,10 +140,29 @@ func TestBadApps(t *testing.T) {
 		"two of one origin":        {"  apps:", "  apps:\n  - origin: https://shop.example.com", "another application above"},
 		"an unknown key":           {"max_age:", "maxage:", `did you mean "max_age"?`},
 		"an unknown list":          {"  apps:", "  app:", `did you mean "apps"?`},
-		"an unknown kind":          {"[session, api-key", "[cookie, api-key", "is not a kind"},
+		"an unknown kind":          {"[session, access", "[cookie, access", "is not a kind"},
 		"a public path that asks":  {"public: true", "public: true\n      scopes: [x]", "asks for nothing"},
 		"a path without a slash":   {"path: /assets/", "path: assets/", "begins with /"},
-		"rules that are no list":   {"    rules:\n    - path: /assets/\n      public: true\n    - path: /admin/\n", "    rules:\n      path: /admin/\n", "want a list"},
+		"a path of two slashes":    {"path: /assets/", "path: /a//b", "is not a path that a request could have"},
+		"a path with dots":         {"path: /assets/", "path: /x/../y", "is not a path that a request could have"},
+		"a path with a star":       {"path: /assets/", "path: /assets/*", "/admin/ for everything below"},
+		"a path of our own":        {"path: /assets/", "path: /.afterlogin/x", "afterlogin's own"},
+		"two rules for one path":   {"path: /*", "path: /admin/\n      methods: [HEAD]", "another rule above"},
+		"a method in small":        {"methods: [GET, POST]", "methods: [get]", "is not a method"},
+		"a scope that is two":      {"scopes: [admin]", "scopes: [a b]", "is not a scope"},
+		"a class that is none":     {"acr: [gold]", "acr: ['']", "is not a class"},
+		"keys that must sign in":   {"[session, access", "[session, api-key, access", "take out api-key"},
+		"a public path for keys":   {"public: true", "public: true\n      kinds: [api-key]", "asks for nothing"},
+		"half seconds":             {"max_age: 10m", "max_age: 1500ms", "whole seconds"},
+		"a page that is none":      {"sign_in_url: /my-login", "sign_in_url: /my-login#top", "the fragment"},
+		"a page of all, no path":   {"gateway:\n", "sign_in_url: /a/../b\ngateway:\n", "sign_in_url"},
+		"a proxy in another form":  {"10.0.0.5,", "'::ffff:10.0.0.0/104',", "in IPv6 form"},
+		"no proxies":               {"proxies: [10.0.0.5, 10.1.0.0/16]", "proxies: []", "no proxy is believed"},
+		"a name with an umlaut":    {"origin: https://shop.example.com", "origin: https://bücher.example", "write https://xn--bcher-kva.example"},
+		"an umlaut and a port":     {"origins: [https://shop.example.com", "origins: ['https://bücher.example:8443'", "write https://xn--bcher-kva.example:8443"},
+		"an origin of a star":      {"trusted_origins: [https://www.example.com]", "trusted_origins: ['https://*.example.com']", "is not an origin"},
+		"a provider called client": {"- id: example", "- id: client", "reserved"},
+		"rules that are no list":   {"    rules:\n", "    rules: none\n    more:\n", "want a list"},
 		"a max_age of nothing":     {"max_age: 10m", "max_age: 10ms", "at least 1s"},
 		"a proxy by name":          {"10.0.0.5", "proxy.example", "neither an address"},
 		"no https at the provider": {"issuer: https://login.example.com", "issuer: http://login.example.com", "want https"},
@@ -130,6 +195,24 @@ func TestBadApps(t *testing.T) {
 		}
 		if strings.Contains(all, "hunter2") {
 			t.Errorf("%s: the secret is shown:\n%s", name, all)
+		}
+	}
+}
+
+// A set-up in which nobody can sign in is not refused, since API keys may be all that is wanted, but it is said.
+func TestNobodyCanSignIn(t *testing.T) {
+	for text, want := range map[string]int{
+		"gateway: {origins: [https://a.example]}\nsign_in: {users: false}\n":                                       1,
+		"gateway: {origins: [https://a.example]}\nsign_in: {users: false}\nsign_in_url: https://b.example/login\n": 0,
+		"gateway: {origins: [https://a.example]}\n":                                                                0,
+		"sign_in: {users: false}\n": 0,
+	} {
+		l, err := load(t, "issuer: https://auth.example\n"+text, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(l.Warnings) != want {
+			t.Errorf("%s: %q", text, l.Warnings)
 		}
 	}
 }

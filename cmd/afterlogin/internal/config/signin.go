@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -9,7 +10,13 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml/ast"
+
+	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/upstream"
 )
+
+// maxClass is the longest class of authentication, in bytes: it stands among the methods of a session, with a prefix.
+const maxClass = 100
 
 // maxProviders is how many OpenID Connect providers the file may have.
 const maxProviders = 20
@@ -85,11 +92,18 @@ func (l *Loaded) providerEntry(path, name, prefix string, value ast.Node) {
 // checkSignIn reports what is wrong with the sign-in page and the providers.
 func (l *Loaded) checkSignIn() {
 	c := &l.Config
+	if !c.Users && len(c.Providers) == 0 && c.SignInURL == "" &&
+		slices.ContainsFunc(c.GatewayApps(), func(a App) bool { return a.SignInURL == "" }) {
+		l.Warnings = append(l.Warnings, "nobody can sign in: there are applications behind a proxy, and neither sign_in.users, a provider, nor a sign_in_url of their own")
+	}
 	for _, o := range c.ReturnTo {
 		l.checkOrigin("sign_in.return_to", o)
 	}
 	if c.PasswordMin < 8 || c.PasswordMin > 64 {
 		l.fault("sign_in.password_min", "%d is not between 8 and 64 characters", c.PasswordMin)
+	}
+	if len(c.PasswordACR) > maxClass || strings.ContainsFunc(c.PasswordACR, func(r rune) bool { return r <= ' ' || r == '"' || r == '\\' || r >= 0x7f }) {
+		l.faultHint("sign_in.password_acr", "write one word, such as pwd, or leave it out", "%q is not a class: at most %d of printable ASCII, without blanks, quotes and backslashes", clip(c.PasswordACR), maxClass)
 	}
 	for i, p := range c.Providers {
 		at := "sign_in.providers." + strconv.Itoa(i)
@@ -99,6 +113,7 @@ func (l *Loaded) checkSignIn() {
 			}
 			return at
 		}
+		before := len(l.faults)
 		if !validPolicyName(p.ID) {
 			l.faultHint(key("id"), "write - id: example", "a provider needs an id of a to z, 0 to 9 and -")
 			continue
@@ -124,6 +139,39 @@ func (l *Loaded) checkSignIn() {
 		if p.Auth != "" && !slices.Contains([]string{"basic", "post"}, p.Auth) {
 			l.fault(key("auth"), "%q is not basic or post", clip(p.Auth))
 		}
+		// What the server would refuse when it starts, and was not said above.
+		var wrong *upstream.ProviderError
+		if len(l.faults) == before && errors.As(upstream.CheckProvider(p.Upstream()), &wrong) {
+			l.fault(key(upstreamKeys[wrong.Field]), "%s", wrong.Text)
+		}
+	}
+	if len(c.Providers) == 0 {
+		return
+	}
+	for _, name := range []string{afterlogin.PolicyBrowser, afterlogin.PolicyRemember} { // those of people's sessions
+		if d := c.Policies[name].Absolute; d > upstream.MaxLongest {
+			l.faultHint(l.policyKey(name, "absolute"), "shorten it, or take out sign_in.providers",
+				"%v is too long beside OpenID providers: when one ends a session, ours are found for %v at most", Duration(d), Duration(upstream.MaxLongest))
+		}
+	}
+}
+
+// upstreamKeys are the keys in the file by the field that an upstream.ProviderError names.
+var upstreamKeys = map[string]string{
+	"ID": "id", "Name": "name", "Issuer": "issuer", "ClientID": "client_id", "ClientSecret": "client_secret_file", "AuthMethod": "auth",
+	"Scopes": "scopes", "Prompt": "prompt", "MaxAge": "max_age", "ACRValues": "acr_values",
+}
+
+// Upstream returns the provider as package upstream is told of it. Before SignInProviders has read the secret, another text
+// stands for it.
+func (p *Provider) Upstream() upstream.Provider {
+	secret := p.secret
+	if secret == "" && p.SecretFile != "" {
+		secret = "not read"
+	}
+	return upstream.Provider{
+		ID: p.ID, Name: p.Name, Issuer: p.Issuer, ClientID: p.ClientID, ClientSecret: upstream.SecretFrom(secret), AuthMethod: p.Auth,
+		Scopes: p.Scopes, Prompt: p.Prompt, MaxAge: p.MaxAge, ACRValues: p.ACRValues, UntypedLogout: p.UntypedLogout, SignOut: p.EndSession,
 	}
 }
 

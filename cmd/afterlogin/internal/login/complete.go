@@ -40,7 +40,7 @@ var ErrOther = errors.New("somebody else than the person of the session has conf
 // session is made otherwise. It has the answer set the cookie, and writes nothing. The request must have come through
 // site.Auth.Optional.
 //
-// Errors: ErrOther, and those of httpauth's SignIn and StepUp. Fail writes an answer to each.
+// Errors: ErrOther, and those of httpauth's SignIn and StepUpSince. Fail writes an answer to each.
 func (l *Login) SignIn(w http.ResponseWriter, r *http.Request, site *Site, id Identity) (*afterlogin.Session, error) {
 	methods := slices.Clone(id.Methods)
 	if id.ACR != "" {
@@ -54,7 +54,7 @@ func (l *Login) SignIn(w http.ResponseWriter, r *http.Request, site *Site, id Id
 		return nil, ErrOther
 	case had != nil && had.Subject == id.Subject &&
 		(id.Confirm || had.Persistent == id.Remember && slices.Equal(had.Scopes, id.Scopes)):
-		s, err = site.Auth.StepUp(w, r, afterlogin.Authentication{Methods: methods, At: id.At})
+		s, err = site.Auth.StepUpSince(w, r, id.Mark, afterlogin.Authentication{Methods: methods, At: id.At})
 	default:
 		s, err = site.Auth.SignIn(w, r, httpauth.SignIn{
 			Subject: id.Subject, Mark: id.Mark, Remember: id.Remember, Methods: methods, At: id.At, Scopes: id.Scopes,

@@ -105,6 +105,13 @@ var (
 	errQuery     = &formError{http.StatusBadRequest, "The address of this page could not be read."}
 )
 
+// fields are the names of all that is read of a form or an address. Anything else is left alone: others add parameters of
+// their own to the addresses that people are sent.
+var fields = []string{
+	httpauth.CSRFField, "return_to", "reason", "max_age", "acr_values", "name", "password", "new", "repeat", "remember", "confirm",
+	"again", "provider", "to", "nonce",
+}
+
 // readForm returns the fields of a POST, each once.
 func readForm(r *http.Request) (url.Values, error) {
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
@@ -133,8 +140,8 @@ func readQuery(r *http.Request) (url.Values, error) {
 }
 
 func once(v url.Values) error {
-	for _, values := range v {
-		if len(values) > 1 {
+	for _, name := range fields {
+		if len(v[name]) > 1 {
 			return errTwice
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/afterlogin/afterlogin"
 	"github.com/afterlogin/afterlogin/httpauth"
+	"github.com/afterlogin/afterlogin/store/storetest"
 )
 
 // follow goes on until there is no redirect, or it leads to the path.
@@ -94,5 +95,60 @@ func TestHandOver(t *testing.T) {
 	}
 	if strings.Contains(strings.Join(way, " "), httpauth.CookieName) {
 		t.Error("a cookie stands in an address")
+	}
+}
+
+// Who signs out where a session was handed over to is signed out at home, too, or the next page would sign them in again;
+// and a change of the password there ends all sessions, since none can be spared alone.
+func TestSignOutOfHandOver(t *testing.T) {
+	for _, what := range []string{"sign-out", "change"} {
+		f := open(t, nil)
+		b := f.browser(f.home)
+		b.follow(b.signIn("mia", good, f.app.Origin+"/x"), f.app.Origin+"/x")
+		there := &browser{f, b.http, f.app}
+		elsewhere := f.browser(f.app)
+		elsewhere.signIn("mia", good, "")
+		home, child := b.token(), there.token()
+		if s := there.session(); s == nil || s.Root == s.ID {
+			t.Fatalf("not handed over: %+v", s)
+		}
+		switch what {
+		case "sign-out":
+			a := there.do("POST", "/.afterlogin/logout", there.get("/.afterlogin/logout").form())
+			if a.status != 303 || there.token() != "" {
+				t.Errorf("%d", a.status)
+			}
+			if elsewhere.session() == nil {
+				t.Error("another device is signed out")
+			}
+		case "change":
+			a := there.do("POST", "/.afterlogin/password", there.get("/.afterlogin/password").fill("password", good, "new", other, "repeat", other))
+			a.wants(t, "the change", 200, "Your password is changed", "All your devices are signed out, this one too")
+			if elsewhere.session() != nil {
+				t.Error("another device is still signed in")
+			}
+		}
+		for name, token := range map[string]string{"home": home, "child": child} {
+			if _, err := f.a.Validate(t.Context(), afterlogin.TokenFrom(token), afterlogin.Expect{Kinds: []afterlogin.Kind{afterlogin.KindSession}}); err == nil {
+				t.Errorf("%s: the token of %s is still good", what, name)
+			}
+		}
+	}
+	// If home cannot be signed out, nothing is, and it is said.
+	f := open(t, nil)
+	b := f.browser(f.home)
+	b.follow(b.signIn("mia", good, f.app.Origin+"/x"), f.app.Origin+"/x")
+	there := &browser{f, b.http, f.app}
+	form := there.get("/.afterlogin/logout").form()
+	f.store.SetHook(func(c storetest.Call) storetest.Fault {
+		if c.Method == "Apply" {
+			return storetest.Fault{Before: storetest.ErrFault}
+		}
+		return storetest.Fault{}
+	})
+	there.do("POST", "/.afterlogin/logout", form).wants(t, "the store is down", 503, "You are still signed in")
+	f.store.SetHook(nil)
+	if there.session() == nil || b.session() == nil {
+		t.Error("half signed out")
 	}
 }

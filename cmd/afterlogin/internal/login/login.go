@@ -35,7 +35,7 @@ import (
 	"github.com/afterlogin/afterlogin/httpauth"
 )
 
-// A Site is the place of these pages on one host.
+// A Site is the place of these pages on one host. Options.Refuse of its Auth is Refuse.
 type Site struct {
 	Origin string         // https://shop.example.com, or http on a loopback host
 	Base   string         // what stands before the path of every page: "/.afterlogin", or nothing
@@ -43,11 +43,12 @@ type Site struct {
 }
 
 // A Provider is an OpenID provider that people may sign in with. Its button leads to Base/oidc/ID/start, with return_to,
+// with remember=1 if they want to stay signed in, with confirm=1 if it is the person of the session who is asked once more,
 // and, where they were asked for, max_age and acr_values. Subjects of people who come from there begin with ID and a colon.
 type Provider struct {
 	ID   string
 	Name string // what people call it
-	// ACR are the classes of authentication that it can give. Empty: nobody has said, and it may be asked for any.
+	// ACR are the classes of authentication that are asked of it always. Empty: it may be asked for any.
 	ACR []string
 }
 
@@ -162,7 +163,7 @@ func (l *Login) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		methods = "GET, HEAD"
 		serve = l.handOver
 		if path == arrivePath {
-			l.arrive(site).ServeHTTP(w, r)
+			l.arrive(site).ServeHTTP(w, l.refusing(r, site, path))
 			return
 		}
 	default:
@@ -181,6 +182,7 @@ func (l *Login) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	}
+	r = l.refusing(r, site, path)
 	site.Auth.Optional(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serve(w, r, site) })).ServeHTTP(w, r)
 }
 

@@ -3,6 +3,7 @@ package login
 import (
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/afterlogin/afterlogin"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/users"
+	"github.com/afterlogin/afterlogin/httpauth"
 	"github.com/afterlogin/afterlogin/store/storetest"
 )
 
@@ -18,7 +20,7 @@ func TestSignInAndOut(t *testing.T) {
 	b := f.browser(f.app)
 	page := b.get("/.afterlogin/login?return_to=/reports%3Fq%3D3")
 	page.wants(t, "the page", 200, "Sign in", `autocomplete="username"`, `autocomplete="current-password"`, "Stay signed in", "Sign in with Example Corp",
-		`href="/.afterlogin/oidc/corp/start?return_to=%2Freports%3Fq%3D3"`)
+		`<button class="plain" name="provider" value="corp" formnovalidate>`)
 	a := b.do("POST", "/.afterlogin/login", page.fill("name", "Mia ", "password", good))
 	if a.status != http.StatusSeeOther || a.to != "/reports?q=3" {
 		t.Fatalf("%d %s %s", a.status, a.to, a.body)
@@ -313,7 +315,7 @@ func TestStepUp(t *testing.T) {
 	b.do("POST", "/.afterlogin/login", b.get(ask).fill("confirm", "on", "password", good, "acr_values", "gold")).wants(t, "all the same", 409)
 	b.get("/test/complete?subject=corp:17")
 	b.get("/.afterlogin/login?return_to=/safe&acr_values=gold&reason=stale_auth").wants(t, "somebody of the provider's", 200, "Confirm with Example Corp",
-		`href="/.afterlogin/oidc/corp/start?acr_values=gold&amp;max_age=0&amp;return_to=%2Fsafe"`)
+		`href="/.afterlogin/oidc/corp/start?acr_values=gold&amp;confirm=1&amp;max_age=0&amp;return_to=%2Fsafe"`)
 	b.get("/.afterlogin/login?return_to=/safe&acr_values=silver").wants(t, "a class that the provider does not give", 200, "cannot give it")
 	// A disabled user confirms nothing: the session is over.
 	b = f.browser(f.app)
@@ -387,7 +389,7 @@ func TestWhyItEnded(t *testing.T) {
 	f := open(t, nil)
 	b := f.browser(f.app)
 	b.signIn("mia", good, "")
-	if _, err := f.users.SetPassword(t.Context(), "mia", other, ""); err != nil {
+	if _, err := f.users.SetPassword(t.Context(), "mia", other); err != nil {
 		t.Fatal(err)
 	}
 	b.get("/.afterlogin/login").wants(t, "signed out everywhere", 200, "You were signed out on all devices.", `role="status"`)
@@ -405,7 +407,7 @@ func TestStoreDown(t *testing.T) {
 	b, in := f.browser(f.app), f.browser(f.app)
 	page := b.get("/.afterlogin/login?return_to=/x")
 	in.signIn("mia", good, "")
-	out := in.get("/.afterlogin/logout")
+	out := in.get("/.afterlogin/logout?return_to=/x")
 	token := in.token()
 	f.store.SetHook(func(storetest.Call) storetest.Fault { return storetest.Fault{Before: storetest.ErrFault} })
 	a := b.do("POST", "/.afterlogin/login", page.fill("name", "mia", "password", good))
@@ -433,7 +435,7 @@ func TestStoreDown(t *testing.T) {
 	a = b.do("POST", "/.afterlogin/login", page.fill("name", "mia", "password", good))
 	a.wants(t, "a sign-in that is not stored", 503, `value="mia"`)
 	a = in.do("POST", "/.afterlogin/logout", out.form())
-	a.wants(t, "a sign-out that is not stored", 503, "You are still signed in")
+	a.wants(t, "a sign-out that is not stored", 503, "You are still signed in", `href="/.afterlogin/logout?return_to=%2Fx"`)
 	if in.token() != token || b.token() != "" {
 		t.Error("cookies change")
 	}
@@ -454,6 +456,7 @@ func TestPages(t *testing.T) {
 		{"GET", "/.afterlogin/", 404, nil}, {"GET", "/.afterlogin/login/", 404, nil}, {"GET", "/login", 404, nil}, {"GET", "/.afterlogin/%6cogin", 404, nil},
 		{"PUT", "/.afterlogin/login", 405, nil}, {"DELETE", "/.afterlogin/logout", 405, nil}, {"OPTIONS", "/.afterlogin/login", 405, nil},
 		{"HEAD", "/.afterlogin/login", 200, nil}, {"GET", "/.afterlogin/login?return_to=/a&return_to=/b", 400, nil}, {"GET", "/.afterlogin/login?return_to=%zz", 400, nil},
+		{"GET", "/.afterlogin/login?utm=1&utm=2&return_to=/a", 200, nil},
 		{"GET", "/.afterlogin/password", 303, nil}, {"GET", "/.afterlogin/handover", 303, nil}, {"GET", "/.afterlogin/arrive?return_to=/x", 303, nil},
 	} {
 		if a := b.do(tt.method, tt.path, nil, tt.headers...); a.status != tt.status || (a.status == 405) != (a.header.Get("Allow") != "") {
@@ -470,6 +473,13 @@ func TestPages(t *testing.T) {
 	twice := url.Values{"name": {"mia", "tom"}, "password": {good}, "csrf_token": form["csrf_token"]}
 	if a := b.do("POST", "/.afterlogin/login", twice); a.status != 400 {
 		t.Errorf("two names: %d", a.status)
+	}
+	// A password that is pasted is not cut on the way: what is too long is wrong, not shortened.
+	if page := b.get("/.afterlogin/login"); strings.Contains(page.body, `type="password"`) && regexp.MustCompile(`type="password"[^>]*maxlength`).MatchString(page.body) {
+		t.Error("the browser cuts passwords")
+	}
+	if a := b.do("POST", "/.afterlogin/login", b.get("/.afterlogin/login").fill("name", "mia", "password", good+strings.Repeat("x", 1024))); a.status != 422 {
+		t.Errorf("a long password: %d", a.status)
 	}
 	if a := b.do("GET", "/.afterlogin/login", nil, "Host: x"); a.status != 200 { // Go sends the URL's host
 		t.Errorf("%d", a.status)
@@ -509,5 +519,145 @@ func TestOptions(t *testing.T) {
 		if _, err := New(o); err == nil {
 			t.Errorf("%s is taken", name)
 		}
+	}
+}
+
+// A confirmation with the old password does not outlive a change of the password, even one that spares the session: whoever
+// holds a copy of its cookie gets no new token, whenever the change comes.
+func TestConfirmDuringChange(t *testing.T) {
+	for n := 1; ; n++ {
+		f := open(t, nil)
+		b := f.browser(f.app)
+		b.signIn("mia", good, "")
+		v, err := f.users.Verify(t.Context(), "mia", good, users.From{Addr: f.from})
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, token := b.session(), b.token()
+		f.pass(10 * time.Minute)
+		form := b.get("/.afterlogin/login?return_to=/safe&reason=stale_auth&max_age=60").fill("password", good)
+		calls, changed := 0, false
+		f.store.SetHook(func(c storetest.Call) storetest.Fault {
+			if c.Method == "Get" || c.Method == "Apply" {
+				if calls++; calls == n {
+					f.store.SetHook(nil)
+					if _, err := f.users.ChangePassword(t.Context(), v, other, in.ID); err != nil {
+						t.Error(err)
+					}
+					changed = true
+				}
+			}
+			return storetest.Fault{}
+		})
+		a := b.do("POST", "/.afterlogin/login", form)
+		f.store.SetHook(nil)
+		if !changed { // there is no such call: the change would come after it
+			if a.status != 303 || b.token() == token {
+				t.Errorf("without a change: %d", a.status)
+			}
+			if n < 6 {
+				t.Errorf("%d calls only", n-1)
+			}
+			return
+		}
+		if a.status != 409 && a.status != 422 || b.token() != token || strings.Contains(strings.Join(a.header["Set-Cookie"], " "), httpauth.CookieName) {
+			t.Errorf("the change before call %d: %d, another token %t", n, a.status, b.token() != token)
+		}
+	}
+}
+
+// Every answer to a request for these pages is a page, whatever keeps httpauth from letting it through.
+func TestRefusals(t *testing.T) {
+	f := open(t, nil)
+	isPage := func(what string, a *answer, status int, parts ...string) {
+		t.Helper()
+		a.wants(t, what, status, parts...)
+		if !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") || !strings.Contains(a.body, "<h1>") {
+			t.Errorf("%s: %s %s", what, a.header.Get("Content-Type"), a.body)
+		}
+	}
+	// Two tabs, and one of them signs in.
+	b := f.browser(f.app)
+	first := b.get("/.afterlogin/login?return_to=/x")
+	b.signIn("mia", good, "")
+	token := b.token()
+	a := b.do("POST", "/.afterlogin/login", first.fill("name", "tom", "password", good))
+	isPage("the other tab", a, 403, oldForm, "You are signed in as <b>mia</b>", `href="/x"`)
+	if a.form().Get("csrf_token") == "" || b.token() != token {
+		t.Error("the page that comes back does not work")
+	}
+	isPage("the other tab, which signs out", b.do("POST", "/.afterlogin/logout", url.Values{"csrf_token": {"x"}, "return_to": {"/x"}}), 403, oldForm, `href="/.afterlogin/logout?return_to=%2Fx"`)
+	isPage("and changes the password", b.do("POST", "/.afterlogin/password", url.Values{"csrf_token": {"x"}}), 403, oldForm, `href="/.afterlogin/password"`)
+	isPage("from another site", b.do("POST", "/.afterlogin/login", first.form(), "Sec-Fetch-Site: cross-site"), 403, "page of another site")
+	// Other paths of the site are not the pages'.
+	if a := b.do("POST", "/test/who", url.Values{}); a.status != 403 || strings.Contains(a.body, "<h1>") {
+		t.Errorf("another path: %d %s", a.status, a.body)
+	}
+	f.pass(10 * time.Minute)
+	confirm := b.get("/.afterlogin/login?return_to=/safe&reason=stale_auth&max_age=60").fill("password", good)
+	out, change := b.get("/.afterlogin/logout?return_to=/x").form(), b.get("/.afterlogin/password").fill("password", good, "new", other, "repeat", other)
+	f.store.SetHook(func(storetest.Call) storetest.Fault { return storetest.Fault{Before: storetest.ErrFault} })
+	for what, try := range map[string]struct {
+		a    *answer
+		back string
+	}{
+		"the page":        {b.get("/.afterlogin/login?return_to=/x"), "/.afterlogin/login?return_to=%2Fx"},
+		"a confirmation":  {b.do("POST", "/.afterlogin/login", confirm), "/.afterlogin/login?max_age=60&amp;reason=stale_auth&amp;return_to=%2Fsafe"},
+		"the question":    {b.get("/.afterlogin/logout?return_to=/x"), "/.afterlogin/logout?return_to=%2Fx"},
+		"a sign-out":      {b.do("POST", "/.afterlogin/logout", out), "/.afterlogin/logout?return_to=%2Fx"},
+		"a new password":  {b.do("POST", "/.afterlogin/password", change), "/.afterlogin/password"},
+		"a hand-over":     {b.get("/.afterlogin/handover?return_to=/x"), "/.afterlogin/handover?return_to=%2Fx"},
+		"the end of it":   {b.get("/.afterlogin/arrive?return_to=/x&ticket=alt_x"), "/.afterlogin/arrive?return_to=%2Fx"},
+		"markup in there": {b.get(`/.afterlogin/login?return_to="><script>`), "/.afterlogin/login?return_to=%22%3E%3Cscript%3E"},
+	} {
+		isPage(what, try.a, 503, unavailableText, `href="`+try.back+`"`)
+		if try.a.header.Get("Retry-After") == "" || len(try.a.header["Set-Cookie"]) > 0 {
+			t.Errorf("%s: %v", what, try.a.header)
+		}
+	}
+	if b.token() != token {
+		t.Error("the cookie is gone")
+	}
+}
+
+// The box holds for the providers' buttons, too, which need neither a name nor a password.
+func TestProviderButtons(t *testing.T) {
+	f := open(t, func(o *Options) { o.Providers = append(o.Providers, Provider{ID: "other", Name: "Other"}) })
+	b := f.browser(f.app)
+	page := b.get("/.afterlogin/login?return_to=/x%3Fa%3D1&max_age=60")
+	for _, tt := range []struct {
+		fields []string
+		status int
+		to     string
+	}{
+		{[]string{"provider", "corp", "remember", "on"}, 303, "/.afterlogin/oidc/corp/start?max_age=60&remember=1&return_to=%2Fx%3Fa%3D1"},
+		{[]string{"provider", "corp"}, 303, "/.afterlogin/oidc/corp/start?max_age=60&return_to=%2Fx%3Fa%3D1"},
+		{[]string{"provider", "other", "name", "mia", "password", good, "remember", "on"}, 303, "/.afterlogin/oidc/other/start?max_age=60&remember=1&return_to=%2Fx%3Fa%3D1"},
+		{[]string{"provider", "evil"}, 404, ""},
+		{[]string{"provider", ""}, 404, ""},
+		{[]string{"provider", "corp", "csrf_token", "x"}, 403, ""},
+	} {
+		if a := b.do("POST", "/.afterlogin/login", page.fill(tt.fields...)); a.status != tt.status || a.to != tt.to || b.token() != "" {
+			t.Errorf("%v: %d %q", tt.fields, a.status, a.to)
+		}
+	}
+	// A class that one of them does not give.
+	page = b.get("/.afterlogin/login?return_to=/x&acr_values=silver")
+	if strings.Contains(page.body, `value="corp"`) || !strings.Contains(page.body, `value="other"`) {
+		t.Error(page.body)
+	}
+	// Providers alone, and where nobody is remembered.
+	f = open(t, func(o *Options) { o.Users = nil })
+	b = f.browser(f.app)
+	page = b.get("/.afterlogin/login")
+	page.wants(t, "providers alone", 200, "Stay signed in on this device", `value="corp"`)
+	if a := b.do("POST", "/.afterlogin/login", page.fill("provider", "corp", "remember", "on")); a.to != "/.afterlogin/oidc/corp/start?remember=1&return_to=%2F" {
+		t.Errorf("%d %q", a.status, a.to)
+	}
+	f = open(t, func(o *Options) { o.NoRemember = true })
+	b = f.browser(f.app)
+	page = b.get("/.afterlogin/login")
+	if a := b.do("POST", "/.afterlogin/login", page.fill("provider", "corp", "remember", "on")); strings.Contains(page.body, "Stay signed in") || a.to != "/.afterlogin/oidc/corp/start?return_to=%2F" {
+		t.Errorf("%d %q", a.status, a.to)
 	}
 }

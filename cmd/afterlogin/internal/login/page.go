@@ -61,7 +61,8 @@ type page struct {
 
 	Continue     string
 	ContinueText string
-	Providers    []button
+	Providers    []button // where to go instead
+	Ways         []button // of signing in by a provider: To is its ID. They are part of a form, for the sake of Remember.
 }
 
 type button struct{ Text, To string }
@@ -90,7 +91,7 @@ func (l *Login) show(w http.ResponseWriter, r *http.Request, site *Site, status 
 		p.Base = site.Base
 		_, p.Host, _ = strings.Cut(site.Origin, "://")
 	}
-	if p.SignIn || p.Confirm || p.SignOut || p.Change || p.Known {
+	if p.SignIn || p.Confirm || p.SignOut || p.Change || p.Known || len(p.Ways) > 0 {
 		p.Token = l.formToken(w, r, site)
 		w.Header().Set("Content-Security-Policy", securityPolicy(formAction(site, l.target(site, p.ReturnTo))))
 	}

@@ -1,6 +1,8 @@
 package login
 
 import (
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -49,35 +51,120 @@ func TestChangePassword(t *testing.T) {
 	send(other, good, good).wants(t, "after many wrong ones", 429, "too many wrong passwords")
 }
 
-// A store that fails between the steps of a change: the person is told that it is not known, and can go on.
+// A store that fails at any of the writes of a change: the person is told what is known, no copy of the cookie is good once
+// anything was said, and they can go on.
 func TestChangePasswordStoreDown(t *testing.T) {
+	for n := 1; n <= 4; n++ { // a new token; the hash; the end of the others; that it is done
+		f := open(t, nil)
+		b, there := f.browser(f.app), f.browser(f.app)
+		b.signIn("mia", good, "")
+		there.signIn("mia", good, "")
+		old := b.token()
+		page := b.get("/.afterlogin/password")
+		form := page.fill("password", good, "new", other, "repeat", other)
+		writes := 0
+		f.store.SetHook(func(c storetest.Call) storetest.Fault {
+			if c.Method == "Apply" {
+				if writes++; writes >= n {
+					return storetest.Fault{Before: storetest.ErrFault}
+				}
+			}
+			return storetest.Fault{}
+		})
+		a := b.do("POST", "/.afterlogin/password", form)
+		f.store.SetHook(nil)
+		text := "It is not known whether your password was changed"
+		if n == 1 {
+			text = "Your password is what it was"
+		}
+		a.wants(t, "a write fails", 503, text)
+		if a.header.Get("Retry-After") == "" || strings.Contains(a.body, "are signed out. Sign in again") {
+			t.Errorf("write %d: Retry-After %q: %s", n, a.header.Get("Retry-After"), a.body)
+		}
+		if _, err := f.a.Validate(t.Context(), afterlogin.TokenFrom(old), afterlogin.Expect{Kinds: []afterlogin.Kind{afterlogin.KindSession}}); (err == nil) != (n == 1) {
+			t.Errorf("write %d: the token from before: %v", n, err)
+		}
+		if b.session() == nil || (b.token() == old) != (n == 1) {
+			t.Errorf("write %d: this session %+v", n, b.session())
+		}
+		if (there.session() == nil) != (n == 4) {
+			t.Errorf("write %d: the other session %+v", n, there.session())
+		}
+		f.pass(time.Minute)
+		if n <= 2 {
+			if a := f.browser(f.app).signIn("mia", good, "/x"); a.to != "/x" {
+				t.Errorf("write %d: the old password: %d", n, a.status)
+			}
+			continue
+		}
+		f.browser(f.app).signIn("mia", good, "").wants(t, "the old password", 422)
+		if a := f.browser(f.app).signIn("mia", other, "/x"); a.to != "/x" {
+			t.Errorf("write %d: the new password: %d", n, a.status)
+		}
+		if there.session() != nil {
+			t.Errorf("write %d: a session from before the change lives on after a sign-in with the new password", n)
+		}
+	}
+}
+
+// An administrator's reset wins against somebody who knows the old password and has a session, whenever it comes.
+func TestResetDuringChange(t *testing.T) {
+	const theirs = "a password of the thief's"
+	for n := 1; ; n++ {
+		f := open(t, nil)
+		b := f.browser(f.app)
+		b.signIn("mia", good, "")
+		form := b.get("/.afterlogin/password").fill("password", good, "new", theirs, "repeat", theirs)
+		calls, reset := 0, false
+		f.store.SetHook(func(c storetest.Call) storetest.Fault {
+			if c.Method == "Get" || c.Method == "Apply" {
+				if calls++; calls == n {
+					f.store.SetHook(nil)
+					if _, err := f.users.SetPassword(t.Context(), "mia", other); err != nil {
+						t.Error(err)
+					}
+					reset = true
+				}
+			}
+			return storetest.Fault{}
+		})
+		a := b.do("POST", "/.afterlogin/password", form)
+		f.store.SetHook(nil)
+		if !reset {
+			a.wants(t, "without a reset", 200, "Your password is changed")
+			if n < 10 {
+				t.Errorf("%d calls only", n-1)
+			}
+			return
+		}
+		if b.session() != nil {
+			t.Errorf("reset before call %d: the session lives on (%d)", n, a.status)
+		}
+		// In the end, what the administrator has set is the password, whatever was said.
+		f.pass(time.Hour)
+		f.browser(f.app).signIn("mia", theirs, "").wants(t, "the thief's", 422)
+		f.pass(time.Hour)
+		if got := f.browser(f.app).signIn("mia", other, "/x"); got.to != "/x" {
+			t.Errorf("reset before call %d, which was answered %d: the administrator's password: %d", n, a.status, got.status)
+		}
+	}
+}
+
+// The browser in which the password was changed is known afterwards; other browsers are strangers.
+func TestKnownAfterChange(t *testing.T) {
 	f := open(t, nil)
 	b, there := f.browser(f.app), f.browser(f.app)
 	b.signIn("mia", good, "")
 	there.signIn("mia", good, "")
-	page := b.get("/.afterlogin/password")
-	form := page.fill("password", good, "new", other, "repeat", other)
-	writes := 0
-	f.store.SetHook(func(c storetest.Call) storetest.Fault {
-		if c.Method == "Apply" {
-			if writes++; writes > 1 {
-				return storetest.Fault{Before: storetest.ErrFault}
-			}
-		}
-		return storetest.Fault{}
-	})
-	a := b.do("POST", "/.afterlogin/password", form)
-	a.wants(t, "the second write fails", 503, "It is not known whether your password was changed")
-	if a.header.Get("Retry-After") == "" || there.session() == nil {
-		t.Errorf("Retry-After %q, the other session %+v", a.header.Get("Retry-After"), there.session())
+	a := b.do("POST", "/.afterlogin/password", b.get("/.afterlogin/password").fill("password", good, "new", other, "repeat", other))
+	a.wants(t, "the change", 200, "is changed")
+	for i := range 10 {
+		f.from = netip.AddrFrom4([4]byte{203, 0, byte(i), 1})
+		f.browser(f.app).signIn("mia", bad, "")
 	}
-	f.store.SetHook(nil)
-	f.pass(time.Minute)
-	f.browser(f.app).signIn("mia", good, "").wants(t, "the old password", 422)
-	if a := f.browser(f.app).signIn("mia", other, "/x"); a.to != "/x" {
-		t.Errorf("the new password: %d", a.status)
+	b.do("POST", "/.afterlogin/logout", b.get("/.afterlogin/logout").form())
+	if a := b.signIn("mia", other, "/x"); a.to != "/x" {
+		t.Errorf("this browser: %d", a.status)
 	}
-	if there.session() != nil {
-		t.Error("a session from before the change lives on after a sign-in with the new password")
-	}
+	there.signIn("mia", other, "/x").wants(t, "another, which knew the old one", 429)
 }

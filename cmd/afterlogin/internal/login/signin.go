@@ -50,8 +50,8 @@ func (l *Login) signInPage(r *http.Request, site *Site, a asked, to target) (pag
 		if a.reason == "signed_out" {
 			p.Note = "You are signed out."
 		}
-		p.Providers = l.buttons(site, a, to, "Sign in with ", "")
-		if !p.SignIn && len(p.Providers) == 0 {
+		p.Ways = l.ways(a)
+		if !p.SignIn && len(p.Ways) == 0 {
 			p.Lines = []string{"There is no way to sign in on this page. If you run this site: add users, or an OpenID provider."}
 		}
 	case a.again() && !l.meets(s, a):
@@ -109,32 +109,66 @@ func (l *Login) passwordDoes(a asked) bool {
 	return len(a.acr) == 0 || slices.Contains(a.acr, l.o.PasswordACR)
 }
 
-// buttons returns the providers that can give what is asked for; only is the ID of the one to show, "" for all.
-func (l *Login) buttons(site *Site, a asked, to target, text, only string) (out []button) {
+// gives reports whether the provider can give what is asked for.
+func (p *Provider) gives(a asked) bool {
+	return len(a.acr) == 0 || len(p.ACR) == 0 || slices.ContainsFunc(a.acr, func(c string) bool { return slices.Contains(p.ACR, c) })
+}
+
+// ways returns the providers to sign in with.
+func (l *Login) ways(a asked) (out []button) {
 	for _, p := range l.o.Providers {
-		if only != "" && p.ID != only {
-			continue
+		if p.gives(a) {
+			out = append(out, button{"Sign in with " + p.Name, p.ID})
 		}
-		if len(a.acr) > 0 && len(p.ACR) > 0 && !slices.ContainsFunc(a.acr, func(c string) bool { return slices.Contains(p.ACR, c) }) {
-			continue
-		}
-		back := to.text()
-		if to.origin != "" { // what comes back from the provider goes to a path of this site
-			back = site.Base + loginPath + "?return_to=" + url.QueryEscape(back)
-		}
-		q := url.Values{"return_to": {back}}
-		switch {
-		case a.maxAge != "":
-			q.Set("max_age", a.maxAge)
-		case only != "":
-			q.Set("max_age", "0")
-		}
-		if len(a.acr) > 0 {
-			q.Set("acr_values", strings.Join(a.acr, " "))
-		}
-		out = append(out, button{text + p.Name, site.Base + "/oidc/" + p.ID + "/start?" + q.Encode()})
 	}
 	return out
+}
+
+// buttons returns links to the providers that can give what is asked for; only is the ID of the one that is to confirm who
+// somebody is, "" for all of them, to sign in anew.
+func (l *Login) buttons(site *Site, a asked, to target, text, only string) (out []button) {
+	for _, p := range l.o.Providers {
+		if (only == "" || p.ID == only) && p.gives(a) {
+			out = append(out, button{text + p.Name, l.start(site, p.ID, a, to, only != "", false)})
+		}
+	}
+	return out
+}
+
+// start returns the address where the sign-in by a provider begins. confirm is for somebody who came from there.
+func (l *Login) start(site *Site, id string, a asked, to target, confirm, remember bool) string {
+	back := to.text()
+	if to.origin != "" { // what comes back from the provider goes to a path of this site
+		back = site.Base + loginPath + "?return_to=" + url.QueryEscape(back)
+	}
+	q := url.Values{"return_to": {back}}
+	switch {
+	case a.maxAge != "":
+		q.Set("max_age", a.maxAge)
+	case confirm:
+		q.Set("max_age", "0")
+	}
+	if confirm {
+		q.Set("confirm", "1")
+	}
+	if len(a.acr) > 0 {
+		q.Set("acr_values", strings.Join(a.acr, " "))
+	}
+	if remember {
+		q.Set("remember", "1")
+	}
+	return site.Base + "/oidc/" + id + "/start?" + q.Encode()
+}
+
+// postProvider sends somebody who is not signed in to the provider whose button they pressed.
+func (l *Login) postProvider(w http.ResponseWriter, r *http.Request, site *Site, f url.Values, a asked, to target) {
+	id := f.Get("provider")
+	if !slices.ContainsFunc(l.o.Providers, func(p Provider) bool { return p.ID == id }) {
+		l.message(w, r, site, http.StatusNotFound, "This does not work", "Nobody signs in that way here.")
+		return
+	}
+	remember := f.Get("remember") == "on" && !l.o.NoRemember
+	http.Redirect(w, r, l.start(site, id, a, to, false, remember), http.StatusSeeOther)
 }
 
 // postLogin checks a password.
@@ -145,7 +179,7 @@ func (l *Login) postLogin(w http.ResponseWriter, r *http.Request, site *Site) {
 		return
 	}
 	a, to := readAsked(f), l.target(site, f.Get("return_to"))
-	if l.o.Users == nil {
+	if l.o.Users == nil && !f.Has("provider") {
 		l.message(w, r, site, http.StatusNotFound, "This does not work", "Nobody signs in with a password here.")
 		return
 	}
@@ -163,18 +197,22 @@ func (l *Login) postLogin(w http.ResponseWriter, r *http.Request, site *Site) {
 	// again shows the form once more, with what was typed but for the password.
 	again := func(status int, bad, text string) {
 		p := page{
-			Title: "Sign in", SignIn: true, Offer: !l.o.NoRemember, Error: text, Bad: bad, Name: clip(name), Remember: f.Get("remember") == "on",
+			Title: "Sign in", SignIn: l.o.Users != nil, Offer: !l.o.NoRemember, Error: text, Bad: bad, Name: clip(name), Remember: f.Get("remember") == "on",
 			Reason: a.reason, MaxAge: a.maxAge, ACR: strings.Join(a.acr, " "), ReturnTo: to.text(),
 		}
 		if confirm {
 			p.Title, p.SignIn, p.Confirm, p.Subject = "Confirm it is you", false, true, s.Subject
 		} else {
-			p.Providers = l.buttons(site, a, to, "Sign in with ", "")
+			p.Ways = l.ways(a)
 		}
 		l.show(w, r, site, status, p)
 	}
 	if !checkForm(r, site, f) {
 		again(http.StatusForbidden, "", oldForm)
+		return
+	}
+	if f.Has("provider") {
+		l.postProvider(w, r, site, f, a, to)
 		return
 	}
 	if confirm && (users.CheckName(name) != nil || !l.passwordDoes(a)) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/afterlogin/afterlogin"
 )
@@ -38,30 +39,54 @@ func (l *Login) postLogout(w http.ResponseWriter, r *http.Request, site *Site) {
 		return
 	}
 	s := session(r)
-	if err := site.Auth.SignOut(w, r); err != nil {
+	err = l.endRoot(r, s)
+	if err == nil {
+		err = site.Auth.SignOut(w, r)
+	}
+	if err != nil {
 		if errors.Is(err, afterlogin.ErrUnavailable) { // the cookie stays, and the person must know
 			l.log.ErrorContext(r.Context(), "a sign-out failed", "err", err)
 			w.Header().Set("Retry-After", "1")
-			l.message(w, r, site, http.StatusServiceUnavailable, "You are still signed in", "The sign-out could not be stored. Try again in a moment.")
+			again := site.Base + logoutPath
+			if back := f.Get("return_to"); back != "" {
+				again += "?return_to=" + url.QueryEscape(l.target(site, back).text())
+			}
+			l.show(w, r, site, http.StatusServiceUnavailable, page{
+				Title: "You are still signed in", Lines: []string{"The sign-out could not be stored. Try again in a moment."},
+				Continue: again, ContinueText: "Try again",
+			})
 			return
 		}
 		l.fault(w, r, site, err)
 		return
 	}
-	page := site.Base + loginPath + "?reason=signed_out"
+	next := site.Base + loginPath + "?reason=signed_out"
 	back := f.Get("return_to")
 	switch {
 	case f.Get("again") == "on": // another account, for the same page
-		page += "&return_to=" + url.QueryEscape(l.target(site, back).text())
+		next += "&return_to=" + url.QueryEscape(l.target(site, back).text())
 	case back != "":
 		if to := l.target(site, back); to != home(site) {
-			page = to.text()
+			next = to.text()
 		}
 	}
 	if s != nil && l.o.SignedOut != nil && f.Get("again") != "on" {
-		if to := l.o.SignedOut(r, site, s, page); to != "" {
-			page = to
+		if to := l.o.SignedOut(r, site, s, next); to != "" {
+			next = to
 		}
 	}
-	http.Redirect(w, r, page, http.StatusSeeOther)
+	http.Redirect(w, r, next, http.StatusSeeOther)
+}
+
+// endRoot ends what a session that was handed over from another site came from, and whatever else was handed over from
+// there: all of it was made for this person in this browser, and would sign them in again at the next page.
+func (l *Login) endRoot(r *http.Request, s *afterlogin.Session) error {
+	if s == nil || s.Root == s.ID || !strings.HasPrefix(string(s.Root), "ses_") {
+		return nil
+	}
+	err := l.o.Authority.Revoke(r.Context(), s.Root, afterlogin.ReasonSignedOut)
+	if errors.Is(err, afterlogin.ErrNoSession) {
+		return nil
+	}
+	return err
 }

@@ -87,7 +87,7 @@ func (s *Server) exchanged(ctx context.Context, r *http.Request, c *client, f fo
 	case !ok:
 		return nil, fail(InvalidRequest, name+"_type: want access_token, jwt, or "+typeSession)
 	}
-	t, err := s.authority.Validate(ctx, afterlogin.TokenFrom(text), afterlogin.Expect{Kinds: kinds, Audience: claimed(text), From: from(r)})
+	t, err := s.authority.Validate(ctx, afterlogin.TokenFrom(text), afterlogin.Expect{Kinds: kinds, Audience: claimed(text), From: s.from(r)})
 	var refused *afterlogin.Refusal
 	switch {
 	case errors.As(err, &refused):

@@ -84,7 +84,7 @@ func (s *Server) asker(ctx context.Context, r *http.Request, f form) (asker, *Er
 		text = keys[0]
 	}
 	key, err := s.authority.Validate(ctx, afterlogin.TokenFrom(text), afterlogin.Expect{
-		Kinds: []afterlogin.Kind{afterlogin.KindAPIKey}, Scopes: []string{validateScope}, Audience: []string{keyAudience}, From: from(r),
+		Kinds: []afterlogin.Kind{afterlogin.KindAPIKey}, Scopes: []string{validateScope}, Audience: []string{keyAudience}, From: s.from(r),
 	})
 	var refused *afterlogin.Refusal
 	switch {

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -69,6 +70,9 @@ type Options struct {
 	Logger *slog.Logger
 	// Now is the authority's clock. Nil means time.Now.
 	Now func() time.Time
+	// ClientAddr tells where a request came from, by which API keys that are bound to networks are judged. Nil is the
+	// connection's address.
+	ClientAddr func(*http.Request) netip.Addr
 }
 
 // A Server answers the OAuth endpoints. It is an http.Handler, safe for concurrent use. Cross-origin requests get no
@@ -88,6 +92,8 @@ type Server struct {
 	metadata  []byte
 	ask       http.Handler // GET of the authorization endpoint
 	answer    http.Handler // POST of its consent page
+
+	clientAddr func(*http.Request) netip.Addr
 }
 
 // New returns the handler.
@@ -95,7 +101,7 @@ func New(o Options) (*Server, error) {
 	if o.Authority == nil {
 		return nil, errors.New("oauth: Options.Authority is required")
 	}
-	s := &Server{authority: o.Authority, issuer: o.Authority.Issuer(), signIn: o.SignInURL, sign: o.Sign, policies: o.Policies, log: o.Logger, now: o.Now, shared: o.Shared}
+	s := &Server{authority: o.Authority, issuer: o.Authority.Issuer(), signIn: o.SignInURL, sign: o.Sign, policies: o.Policies, log: o.Logger, now: o.Now, shared: o.Shared, clientAddr: o.ClientAddr}
 	u, err := url.Parse(s.issuer)
 	if err != nil || u.Host == "" || s.issuer != u.Scheme+"://"+u.Host {
 		return nil, fmt.Errorf("oauth: the issuer %q is not an origin, as https://auth.example.com", s.issuer)
@@ -106,12 +112,15 @@ func New(o Options) (*Server, error) {
 	if s.now == nil {
 		s.now = time.Now
 	}
+	if s.clientAddr == nil {
+		s.clientAddr = remote
+	}
 	if s.policies == nil {
 		s.policies = afterlogin.DefaultPolicies()
 	}
 	s.known = newKnown(s.authority, s.now)
 	s.metadata = s.describe(o.Algorithm)
-	auth, err := httpauth.New(s.authority, httpauth.Options{PlainLoopback: u.Scheme == "http", Logger: s.log})
+	auth, err := httpauth.New(s.authority, httpauth.Options{PlainLoopback: u.Scheme == "http", Logger: s.log, ClientAddr: s.clientAddr})
 	if err != nil {
 		return nil, err
 	}
@@ -162,8 +171,8 @@ type client struct {
 }
 
 // from is where the request came from.
-func from(r *http.Request) afterlogin.Client {
-	return afterlogin.Client{Addr: remote(r), UserAgent: r.UserAgent()}
+func (s *Server) from(r *http.Request) afterlogin.Client {
+	return afterlogin.Client{Addr: s.clientAddr(r), UserAgent: r.UserAgent()}
 }
 
 // fault turns an error of the authority into what the client is told. The cause of a trouble goes to the log, and only

@@ -146,7 +146,7 @@ func (s *Server) redeem(ctx context.Context, r *http.Request, c *client, f form)
 			}
 		}
 		return afterlogin.GrantRequest{
-			Client: c.id, Public: c.settings.Public(), Name: c.settings.Name, Device: from(r),
+			Client: c.id, Public: c.settings.Public(), Name: c.settings.Name, Device: s.from(r),
 			Bare:    !c.settings.Grants(clients.RefreshToken),
 			Offline: slices.Contains(d.Scopes, clients.OfflineAccess) && c.settings.Offline && c.settings.Grants(clients.RefreshToken),
 			Scopes:  d.Scopes, Audience: d.Resources, Access: c.access(nil, resources),

@@ -2,34 +2,45 @@ package server
 
 import (
 	"net/http"
+	"net/netip"
 	"time"
 
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/config"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/login"
 	"github.com/afterlogin/afterlogin/gateway"
 	"github.com/afterlogin/afterlogin/jwt"
 )
 
-// openGateway makes what proxies ask before each request, if there are applications behind them.
-func (s *Server) openGateway() (err error) {
-	apps := s.config.GatewayApps()
+// gatewayOptions returns what the configuration says of applications behind proxies, nil if there are none. Options that
+// the gateway would refuse are an error, before anything is made.
+func gatewayOptions(c *config.Config) (*gateway.Options, error) {
+	apps := c.GatewayApps()
 	if len(apps) == 0 {
-		return nil
+		return nil, nil
 	}
-	o := gateway.Options{
-		Authority: s.authority, Sign: s.sign, Proxies: s.config.GatewayProxies(), Logger: s.log,
+	o := &gateway.Options{Apps: apps, Proxies: c.GatewayProxies()}
+	if err := gateway.Check(*o); err != nil {
+		return nil, setup("afterlogin config check names the place", "%w", err)
 	}
-	for _, a := range apps {
-		to := gateway.App{Origin: a.Origin, Audience: a.Audience, TrustedOrigins: a.TrustedOrigins}
-		for _, r := range a.Rules {
-			to.Rules = append(to.Rules, gateway.Rule{
-				Path: r.Path, Methods: r.Methods, Public: r.Public, Kinds: r.Kinds, Scopes: r.Scopes, MaxAge: r.MaxAge, ACR: r.ACR,
-			})
-		}
-		o.Apps = append(o.Apps, to)
+	return o, nil
+}
+
+// openGateway makes what proxies ask before each request, if there are applications behind them.
+func (s *Server) openGateway() error {
+	o, err := gatewayOptions(&s.config)
+	if o == nil {
+		return err
 	}
-	if s.gateway, err = gateway.New(o); err != nil {
-		return setup("afterlogin config check names the place", "gateway: %w", err)
+	o.Authority, o.Sign, o.Refuse, o.Logger = s.authority, s.sign, login.Refuse, s.log
+	if s.gateway, err = gateway.New(*o); err != nil {
+		return setup("afterlogin config check names the place", "%w", err)
 	}
 	return nil
+}
+
+// clientAddr tells where a request came from: what the configured proxies say of it, or the address of the connection.
+func (s *Server) clientAddr() func(*http.Request) netip.Addr {
+	return gateway.ClientAddr(s.config.GatewayProxies())
 }
 
 // sign signs claims with the installation's key.

@@ -1,16 +1,23 @@
 package server
 
 import (
+	"encoding/json"
+	"errors"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/config"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/oauth"
 	"github.com/afterlogin/afterlogin/gateway"
 )
 
@@ -103,6 +110,27 @@ func TestGateway(t *testing.T) {
 		t.Error("a secret is in the log")
 	}
 
+	// What a proxy lets slip through does not reach the API, whoever holds a key.
+	for _, path := range []string{"/v1/sessions", "/v1/subjects/..%2f..%2f.afterlogin%2fmia/sessions", "/metricsx", "/login", "/oauth/token"} {
+		r, err := http.NewRequest("GET", h.URL+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, value := range map[string]string{
+			"X-Forwarded-Host": "shop.localhost:8080", "X-Forwarded-Proto": "http", "X-Forwarded-For": "203.0.113.7", "X-Api-Key": key,
+		} {
+			r.Header.Set(name, value)
+		}
+		resp, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusMisdirectedRequest {
+			t.Errorf("%s on the application's host: %d", path, resp.StatusCode)
+		}
+	}
+
 	// Who is not a configured proxy says nothing.
 	r := httptest.NewRequest("GET", gateway.Path, nil)
 	r.RemoteAddr = "203.0.113.9:4711"
@@ -142,9 +170,117 @@ func TestNoGateway(t *testing.T) {
 			t.Errorf("%s: %d %s", path, resp.StatusCode, body)
 		}
 	}
+}
+
+// What the gateway does not take is found before anything is made.
+func TestBadGateway(t *testing.T) {
+	for name, change := range map[string]func(*config.Config){
+		"origin":  func(c *config.Config) { c.Origins = []string{"https://shop.example.com/with/a/path"} },
+		"rule":    func(c *config.Config) { c.Apps = []config.App{{Origin: shop, Rules: []config.Rule{{Path: "/a//b"}}}} },
+		"proxies": func(c *config.Config) { c.Origins, c.Proxies = []string{shop}, nil },
+	} {
+		c := settings(t.TempDir())
+		c.Listen, c.Data = "127.0.0.1:7070", filepath.Join(c.Data, "new")
+		change(&c)
+		var setup *SetupError
+		if _, _, err := tryOpen(t, c, false); !errors.As(err, &setup) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := os.Stat(c.Data); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: the data directory was made: %v", name, err)
+		}
+	}
+}
+
+// An application's own sign-in page is where people are sent: a path of its host, or what the application's entry names.
+func TestGatewaySignInURL(t *testing.T) {
 	c := settings(t.TempDir())
-	c.Origins = []string{"https://shop.example.com/with/a/path"}
-	if _, _, err := tryOpen(t, c, false); err == nil {
-		t.Error("a bad origin was taken")
+	c.Listen, c.SignInURL = "127.0.0.1:7070", "/my-login"
+	c.Origins = []string{shop}
+	c.Apps = []config.App{{Origin: "https://wiki.example.com", SignInURL: "https://id.example.com/login"}}
+	s, _ := open(t, c, false)
+	defer s.Close()
+	for host, want := range map[string]string{
+		"http://shop.localhost:8080": shop + "/my-login?return_to=%2Forders%3Fa%3D1",
+		"https://wiki.example.com":   "https://id.example.com/login?return_to=https%3A%2F%2Fwiki.example.com%2Forders%3Fa%3D1",
+	} {
+		scheme, name, _ := strings.Cut(host, "://")
+		r := httptest.NewRequest("GET", gateway.Path, nil)
+		r.RemoteAddr = "127.0.0.1:4711"
+		for name, value := range map[string]string{
+			"X-Forwarded-Method": "GET", "X-Forwarded-Proto": scheme, "X-Forwarded-Host": name, "X-Forwarded-Uri": "/orders?a=1",
+			"X-Forwarded-For": "203.0.113.7", "Accept": "text/html",
+		} {
+			r.Header.Set(name, value)
+		}
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, r)
+		if got := w.Header().Get("Location"); w.Code != http.StatusSeeOther || got != want {
+			t.Errorf("%s: %d to %q", host, w.Code, got)
+		}
+		r.Header.Set("X-Forwarded-Uri", "/my-login?return_to=%2F")
+		w = httptest.NewRecorder()
+		if s.Handler().ServeHTTP(w, r); (w.Code == http.StatusOK) != (host == shop) {
+			t.Errorf("%s: the page itself: %d", host, w.Code)
+		}
+	}
+}
+
+// API keys that are bound to networks are judged by what the proxies say, wherever they are taken, and by nobody else's
+// word.
+func TestNetworksBehindProxy(t *testing.T) {
+	c := settings(t.TempDir())
+	c.Listen, c.Proxies = "127.0.0.1:7070", []string{"192.0.2.0/24"}
+	s, _ := open(t, c, false)
+	defer s.Close()
+	resp, body := ask(s, "POST", "/v1/api-keys", adminKey(t, c.Data), `{"subject":"robot","scopes":["sessions:read","validate"],"networks":["203.0.113.0/24"]}`)
+	var made struct{ Token string }
+	if err := json.Unmarshal([]byte(body), &made); err != nil || resp.StatusCode != http.StatusCreated {
+		t.Fatalf("%d %s", resp.StatusCode, body)
+	}
+	for _, tt := range []struct {
+		peer, forwarded string
+		good            bool
+	}{
+		{"192.0.2.1:4711", "203.0.113.7", true},
+		{"192.0.2.1:4711", "198.51.100.1", false},
+		{"192.0.2.1:4711", "203.0.113.7, 198.51.100.1", false},
+		{"192.0.2.1:4711", "", false},
+		{"203.0.113.7:4711", "198.51.100.1", true},
+		{"198.51.100.1:4711", "203.0.113.7", false},
+	} {
+		for path, method := range map[string]string{"/v1/sessions": "GET", oauth.IntrospectPath: "POST"} {
+			r := httptest.NewRequest(method, "http://127.0.0.1:7070"+path, nil)
+			if method == "POST" {
+				r = httptest.NewRequest(method, "http://127.0.0.1:7070"+path, strings.NewReader("token=x"))
+				r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			}
+			r.RemoteAddr = tt.peer
+			r.Header.Set("Authorization", "Bearer "+made.Token)
+			if tt.forwarded != "" {
+				r.Header.Set("X-Forwarded-For", tt.forwarded)
+			}
+			w := httptest.NewRecorder()
+			if s.Handler().ServeHTTP(w, r); (w.Code == http.StatusOK) != tt.good {
+				t.Errorf("%s from %s for %q: %d %s", path, tt.peer, tt.forwarded, w.Code, w.Body)
+			}
+		}
+	}
+}
+
+// Browsers come back by HTTPS, whoever speaks it with them.
+func TestTransportSecurityBehindProxy(t *testing.T) {
+	s, _ := open(t, settings(t.TempDir()), false)
+	defer s.Close()
+	for proto, want := range map[string]string{"https": "max-age=63072000", "http": "", "": ""} {
+		r := httptest.NewRequest("GET", "/livez", nil)
+		if proto != "" {
+			r.Header.Set("X-Forwarded-Proto", proto)
+		}
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, r)
+		if got := w.Header().Get("Strict-Transport-Security"); got != want {
+			t.Errorf("by %q: %q, want %q", proto, got, want)
+		}
 	}
 }

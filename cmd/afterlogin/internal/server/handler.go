@@ -78,7 +78,7 @@ func (s *Server) frame(w http.ResponseWriter, r *http.Request, next http.Handler
 	for i := range always {
 		h[always[i].name] = always[i].value[:]
 	}
-	if r.TLS != nil {
+	if r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https" { // over plain HTTP browsers pass over it
 		h.Set("Strict-Transport-Security", "max-age=63072000")
 	}
 	rec := &recorder{ResponseWriter: w, draining: &s.draining}

@@ -21,7 +21,7 @@ func (s *Server) openOAuth(ctx context.Context) error {
 	}
 	o, err := oauth.New(oauth.Options{
 		Authority: s.authority, SignInURL: s.signInURL(), Policies: s.config.Policies, Logger: s.log,
-		Algorithm: string(s.config.Algorithm()), Shared: s.data.shared,
+		Algorithm: string(s.config.Algorithm()), Shared: s.data.shared, ClientAddr: s.clientAddr(),
 		Sign: func(typ string, payload []byte) (string, error) {
 			key, err := s.data.keys.Signer(s.config.Algorithm(), time.Now())
 			if err != nil {

@@ -87,6 +87,9 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 	if _, err := o.Config.Master(); err != nil {
 		return nil, err
 	}
+	if _, err := gatewayOptions(&o.Config); err != nil {
+		return nil, err
+	}
 	d, err := openData(ctx, o)
 	if err != nil {
 		return nil, err
@@ -115,7 +118,7 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 	if err := s.openSignIn(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	s.api = api.New(s.authority, api.Options{Logger: o.Logger, Keys: d.keys, Algorithm: o.Config.Algorithm(), Users: s.users, Backup: s.backup})
+	s.api = api.New(s.authority, api.Options{Logger: o.Logger, Keys: d.keys, Algorithm: o.Config.Algorithm(), Users: s.users, Backup: s.backup, ClientAddr: s.clientAddr()})
 	s.metrics = s.openMetrics()
 	s.handler = s.handle(s.withPages(s.withOAuth(s.api)))
 	return s, nil

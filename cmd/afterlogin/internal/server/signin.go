@@ -35,19 +35,18 @@ func (s *Server) openSignIn() (err error) {
 			return err
 		}
 	}
-	o := login.Options{Authority: s.authority, Users: s.users, Site: s.site, Returns: s.returns(), Home: s.authority.Issuer(), HandOver: s.applications(), Logger: s.log}
+	o := login.Options{
+		Authority: s.authority, Users: s.users, Site: s.site, Returns: s.returns(), Home: s.authority.Issuer(), HandOver: s.applications(),
+		PasswordACR: s.config.PasswordACR, NoRemember: !s.config.Remember, Logger: s.log,
+	}
 	providers, err := s.config.SignInProviders()
 	if err != nil {
 		return setup("sign_in.providers names the files", "%w", err)
 	}
 	var choices []upstream.Provider
 	for _, p := range providers {
-		o.Providers = append(o.Providers, login.Provider{ID: p.ID, Name: p.Name})
-		choices = append(choices, upstream.Provider{
-			ID: p.ID, Name: p.Name, Issuer: p.Issuer, ClientID: p.ClientID, ClientSecret: upstream.SecretFrom(p.Secret()),
-			AuthMethod: p.Auth, Scopes: p.Scopes, SignOut: p.EndSession,
-			Prompt: p.Prompt, MaxAge: p.MaxAge, ACRValues: p.ACRValues, UntypedLogout: p.UntypedLogout,
-		})
+		o.Providers = append(o.Providers, login.Provider{ID: p.ID, Name: p.Name, ACR: p.ACRValues})
+		choices = append(choices, p.Upstream())
 	}
 	o.SignedOut = func(r *http.Request, at *login.Site, had *afterlogin.Session, to string) string {
 		return s.upstream.SignedOut(r, (*upstream.Site)(at), had, to)
@@ -86,7 +85,7 @@ func (s *Server) openHome() error {
 		return nil
 	}
 	o := httpauth.Options{
-		Origin: issuer, PlainLoopback: strings.HasPrefix(issuer, "http:"), SignInURL: "/login", HandOverTo: s.applications(), Logger: s.log,
+		Origin: issuer, PlainLoopback: strings.HasPrefix(issuer, "http:"), SignInURL: "/login", HandOverTo: s.applications(), Refuse: login.Refuse, Logger: s.log,
 		ClientAddr: gateway.ClientAddr(s.config.GatewayProxies()),
 	}
 	auth, err := httpauth.New(s.authority, o)
@@ -158,6 +157,9 @@ func (s *Server) withSite(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path, ok := strings.CutPrefix(r.URL.Path, gateway.BasePath)
 		switch {
+		case (!ok || !strings.HasPrefix(path, "/")) && s.ofApplication(r):
+			api.NewProblem(http.StatusMisdirectedRequest, "unknown-host",
+				"this is the host of an application, whose proxy sends what is below /.afterlogin/ here and nothing else").Write(w, r)
 		case !ok || !strings.HasPrefix(path, "/"):
 			next.ServeHTTP(w, r)
 		case s.gateway == nil:
@@ -168,6 +170,16 @@ func (s *Server) withSite(next http.Handler) http.Handler {
 			s.page(w, r, path)
 		}
 	})
+}
+
+// ofApplication reports whether a proxy says that the request is for an application's host. What such a proxy lets slip
+// through, by another reading of a path than ours, must not reach the API.
+func (s *Server) ofApplication(r *http.Request) bool {
+	if s.gateway == nil || len(r.Header["X-Forwarded-Host"]) == 0 {
+		return false
+	}
+	at, err := s.gateway.Site(r)
+	return err == nil && at.Origin != s.authority.Issuer()
 }
 
 // withPages answers the same pages on the server's own host.

@@ -3,12 +3,15 @@ package upstream
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/afterlogin/afterlogin"
@@ -17,6 +20,7 @@ import (
 // The realms of the authority's entries.
 const (
 	realmSession = "oidc-session" // by sid: which sessions came from an upstream session, and when it ended
+	realmEnded   = "oidc-ended"   // by sid: when an upstream session ended, for sign-ins that are under way
 	realmSubject = "oidc-subject" // by sub: when all of a subject's upstream sessions ended
 	realmLogout  = "oidc-logout"  // by jti: the logout tokens that were heeded
 )
@@ -25,6 +29,7 @@ const (
 const (
 	maxSessions = 40 // listed one by one; the subject of any more is kept as pending
 	maxPending  = 4  // subjects
+	maxHolds    = 16 // sign-ins that are pending, of one subject; any more, and it stays pending until a logout
 	attempts    = 64 // conflicts in a row, each of which somebody else got on by
 )
 
@@ -32,6 +37,13 @@ const (
 	day = 24 * time.Hour
 	// apart is more than the clocks of two servers differ by, and more than a sign-in takes.
 	apart = time.Hour
+	// farthest is how far ahead an entry of sessions may end: whatever the policies were when it was made, and on
+	// whichever server.
+	farthest = MaxLongest + 2*apart
+	// tolerance is what the clocks of a provider's own machines may differ by, in seconds.
+	tolerance = 2
+	// settleTime is how long the last step of a sign-in may take, which the browser cannot cut short.
+	settleTime = 5 * time.Second
 )
 
 // errSignedOut means that the provider has ended the upstream session, or all of the subject's, after it made the ID token.
@@ -43,8 +55,9 @@ type record struct {
 	Ended int64 `json:"ended,omitempty"`
 	// Sessions are those that came from the upstream session.
 	Sessions []afterlogin.SessionID `json:"sessions,omitempty"`
-	// Pending are the subjects of sessions that may exist and are not listed, and how many sign-ins left them there.
-	Pending map[string]int `json:"pending,omitempty"`
+	// Pending are the subjects of sessions that may exist and are not listed, and the holds that keep them there: each
+	// goes with its own sign-in, and with no other. One that is pending for everybody stays until a logout.
+	Pending map[string][]string `json:"pending,omitempty"`
 	// Seen says that a sign-in ever named the upstream session.
 	Seen bool `json:"seen,omitempty"`
 	// Done says of a logout token that all that it asks for has been done.
@@ -61,17 +74,39 @@ func (r *record) encode() json.RawMessage {
 	return bytes.TrimSpace(b.Bytes())
 }
 
-// ended reports whether the provider has taken back what it said at the time.
-func (r *record) ended(said time.Time) bool { return r.Ended != 0 && r.Ended >= said.Unix() }
+// ended reports whether the provider has taken back what it said at the time, or may have: another machine of its own,
+// whose clock is another, too, may have said it.
+func (r *record) ended(said time.Time) bool { return r.Ended != 0 && r.Ended+tolerance >= said.Unix() }
 
-// take removes one pending sign-in of the subject.
-func (r *record) take(subject string) {
+// everybody is the hold of a subject that is pending until a logout.
+const everybody = "*"
+
+// put makes the hold's subject pending.
+func (r *record) put(h hold) {
 	if r.Pending == nil {
-		return
+		r.Pending = make(map[string][]string)
 	}
-	if r.Pending[subject]--; r.Pending[subject] <= 0 {
-		delete(r.Pending, subject)
+	had := r.Pending[h.subject]
+	switch {
+	case slices.Contains(had, everybody):
+	case len(had) >= maxHolds:
+		r.Pending[h.subject] = []string{everybody}
+	default:
+		r.Pending[h.subject] = append(had, h.id)
 	}
+}
+
+// take removes the hold, if it is there.
+func (r *record) take(h hold) (was bool) {
+	i := slices.Index(r.Pending[h.subject], h.id)
+	if i < 0 {
+		return false
+	}
+	left := slices.Delete(r.Pending[h.subject], i, i+1)
+	if r.Pending[h.subject] = left; len(left) == 0 {
+		delete(r.Pending, h.subject)
+	}
+	return true
 }
 
 // attached remembers which of our sessions came from which upstream session. See the package's documentation for the
@@ -79,7 +114,8 @@ func (r *record) take(subject string) {
 type attached struct {
 	authority *afterlogin.Authority
 	tenant    uint32
-	longest   time.Duration
+	longest   time.Duration // of sessions that are made now
+	log       *slog.Logger
 	now       func() time.Time
 }
 
@@ -146,22 +182,52 @@ func (t *attached) change(ctx context.Context, realm, name string, end time.Time
 			}
 			return &entry{e, r}, err
 		}
-		if !f(&found.record) {
-			return found, nil
+		if e, err := t.amend(ctx, found, f); !errors.Is(err, afterlogin.ErrEntryChanged) {
+			return e, err
 		}
-		e, err := t.authority.ChangeEntry(ctx, found.Entry, found.record.encode())
-		if errors.Is(err, afterlogin.ErrEntryChanged) {
-			continue
-		}
-		return &entry{e, found.record}, err
 	}
 	return nil, fmt.Errorf("%w: %d conflicts in a row", afterlogin.ErrUnavailable, attempts)
+}
+
+// amend has f change an entry that was just read. Errors: ErrEntryChanged, ErrUnavailable.
+func (t *attached) amend(ctx context.Context, found *entry, f func(*record) bool) (*entry, error) {
+	if !f(&found.record) {
+		return found, nil
+	}
+	e, err := t.authority.ChangeEntry(ctx, found.Entry, found.record.encode())
+	return &entry{e, found.record}, err
+}
+
+// heard returns errSignedOut if an entry of the name says that the provider has taken back what it said at the time. It
+// looks only as far ahead as note writes, however long sessions live.
+func (t *attached) heard(ctx context.Context, realm, name string, said time.Time) error {
+	es, err := t.look(ctx, realm, name, 2*apart)
+	if err != nil {
+		return err
+	}
+	for _, e := range es {
+		if e.record.ended(said) {
+			return errSignedOut
+		}
+	}
+	return nil
+}
+
+// note writes down, for sign-ins that are under way, that the provider has taken back what it said until then. That is for
+// no longer than they take.
+func (t *attached) note(ctx context.Context, realm, name string, at time.Time) error {
+	_, err := t.change(ctx, realm, name, endOfDay(t.now().Add(apart)), func(r *record) bool {
+		r.Ended = max(r.Ended, at.Unix())
+		return true
+	})
+	return err
 }
 
 // hold is the place of a sign-in in its upstream session's entry, from before the session is made. The zero hold is that
 // of a provider that does not tell its sessions apart.
 type hold struct {
 	t       *attached
+	id      string
 	name    string
 	end     time.Time
 	subject string
@@ -171,31 +237,24 @@ type hold struct {
 // begin notes that a session of the subject is about to be made because of what the provider said at the time. The
 // authority's mark of the sign-in must have been taken before. Errors: errSignedOut, ErrUnavailable.
 func (t *attached) begin(ctx context.Context, p *provider, sid, subject, sub string, issued time.Time) (hold, error) {
-	es, err := t.look(ctx, realmSubject, nameOf(p, sub), 2*apart)
-	if err != nil {
+	if err := t.heard(ctx, realmSubject, nameOf(p, sub), issued); err != nil {
 		return hold{}, err
-	}
-	for _, e := range es {
-		if e.record.ended(issued) {
-			return hold{}, errSignedOut
-		}
 	}
 	if sid == "" {
 		return hold{}, nil
 	}
-	h := hold{t: t, name: nameOf(p, sid), end: endOfDay(t.now().Add(t.longest)), subject: subject, issued: issued}
+	h := hold{
+		t: t, id: holdID(), name: nameOf(p, sid), end: endOfDay(t.now().Add(t.longest + apart)), subject: subject, issued: issued,
+	}
 	over, crowd := false, false
-	_, err = t.change(ctx, realmSession, h.name, h.end, func(r *record) bool {
+	_, err := t.change(ctx, realmSession, h.name, h.end, func(r *record) bool {
 		over = r.ended(issued)
-		crowd = r.Pending[subject] == 0 && len(r.Pending) >= maxPending
+		crowd = len(r.Pending[subject]) == 0 && len(r.Pending) >= maxPending
 		if over || crowd {
 			return false
 		}
-		if r.Pending == nil {
-			r.Pending = make(map[string]int)
-		}
 		r.Seen = true
-		r.Pending[subject]++
+		r.put(h)
 		return true
 	})
 	switch {
@@ -206,41 +265,59 @@ func (t *attached) begin(ctx context.Context, p *provider, sid, subject, sub str
 	case crowd:
 		return hold{}, errors.New("ID token: sid: the provider uses one for several people")
 	}
+	// A logout that has looked before this entry was there has written this before it looked.
+	if err := t.heard(ctx, realmEnded, h.name, issued); err != nil {
+		h.drop(ctx)
+		return hold{}, err
+	}
 	return h, nil
 }
 
+// holdID returns text that is unique among the holds of an entry.
+func holdID() string {
+	var b [8]byte
+	rand.Read(b[:])
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
 // settle lists the session. If the upstream session has ended meanwhile it ends ours, durably, and returns errSignedOut.
-// If the store does not answer, the sign-in stays pending, and a logout ends all of the subject's sessions: nothing is
-// lost by that.
+// If the store does not answer when the session is to be listed, the sign-in stays pending, and a logout ends all of the
+// subject's sessions: nothing is lost by that, and it is no error. It is one that ours could not be ended.
 func (h hold) settle(ctx context.Context, id afterlogin.SessionID) error {
 	if h.t == nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
+	defer cancel()
 	over := false
 	_, err := h.t.change(ctx, realmSession, h.name, h.end, func(r *record) bool {
 		if over = r.ended(h.issued); over {
 			return false
 		}
-		for _, s := range r.Sessions {
-			if s == id { // stepped up: it has been here before
-				r.take(h.subject)
+		if !slices.Contains(r.Sessions, id) { // else it is stepped up
+			if len(r.Sessions) >= maxSessions {
+				if r.Pending == nil {
+					r.Pending = make(map[string][]string)
+				}
+				r.Pending[h.subject] = []string{everybody}
 				return true
 			}
+			r.Sessions = append(r.Sessions, id)
 		}
-		if len(r.Sessions) >= maxSessions {
-			return false
-		}
-		r.take(h.subject)
-		r.Sessions = append(r.Sessions, id)
+		r.take(h)
 		return true
 	})
-	if err == nil && over {
-		if err = h.t.authority.Revoke(ctx, id, afterlogin.ReasonSignedOut); err == nil || errors.Is(err, afterlogin.ErrNoSession) {
-			return errSignedOut
-		}
+	if err != nil {
+		h.t.log.Warn("a session is not listed with its upstream session: a logout of that will end all of the subject's", "session", id, "err", err)
+		return nil
+	}
+	if !over {
+		return nil
+	}
+	if err := h.t.authority.Revoke(ctx, id, afterlogin.ReasonSignedOut); err != nil && !errors.Is(err, afterlogin.ErrNoSession) {
 		return err
 	}
-	return nil
+	return errSignedOut
 }
 
 // drop notes that no session was made after all. If that fails the sign-in stays pending.
@@ -248,33 +325,36 @@ func (h hold) drop(ctx context.Context) {
 	if h.t == nil {
 		return
 	}
-	h.t.change(ctx, realmSession, h.name, h.end, func(r *record) bool {
-		if r.Pending[h.subject] == 0 {
-			return false
-		}
-		r.take(h.subject)
-		return true
-	})
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
+	defer cancel()
+	_, err := h.t.change(ctx, realmSession, h.name, h.end, func(r *record) bool { return r.take(h) })
+	if err != nil {
+		h.t.log.Warn("a sign-in that was not finished stays noted: a logout of its upstream session will end all of the subject's", "err", err)
+	}
 }
 
 // endSession ends what came from the upstream session, and what is about to. It reports whether a sign-in ever named it.
 // All of it is durable when the error is nil.
 func (t *attached) endSession(ctx context.Context, p *provider, sid string, at time.Time) (known bool, err error) {
 	name := nameOf(p, sid)
-	es, err := t.look(ctx, realmSession, name, t.longest+2*apart)
+	if err := t.note(ctx, realmEnded, name, at); err != nil {
+		return false, err
+	}
+	// Policies may have been others, and may be others on other servers: so it looks everywhere, which is a read for each 64
+	// days.
+	es, err := t.look(ctx, realmSession, name, farthest)
 	if err != nil {
 		return false, err
 	}
-	// Where a sign-in would put its entry that is under way now: it must find the end there.
-	ends := map[time.Time]bool{endOfDay(t.now().Add(t.longest - apart)): true, endOfDay(t.now().Add(t.longest + apart)): true}
-	for _, e := range es {
-		ends[e.Until.UTC()] = true
+	end := func(r *record) bool {
+		r.Ended = max(r.Ended, at.Unix())
+		return true
 	}
-	for end := range ends {
-		e, err := t.change(ctx, realmSession, name, end, func(r *record) bool {
-			r.Ended = max(r.Ended, at.Unix())
-			return true
-		})
+	for i := range es {
+		e, err := t.amend(ctx, &es[i], end)
+		if errors.Is(err, afterlogin.ErrEntryChanged) {
+			e, err = t.change(ctx, realmSession, name, es[i].Until.UTC(), end)
+		}
 		if err != nil {
 			return known, err
 		}
@@ -291,7 +371,9 @@ func (t *attached) endSession(ctx context.Context, p *provider, sid string, at t
 		}
 		if len(e.record.Sessions)+len(e.record.Pending) > 0 {
 			// They are over. If this is not written, or somebody was faster, they are ended once more some day.
-			t.authority.ChangeEntry(ctx, e.Entry, (&record{Ended: e.record.Ended, Seen: e.record.Seen}).encode())
+			if _, err := t.authority.ChangeEntry(ctx, e.Entry, (&record{Ended: e.record.Ended, Seen: e.record.Seen}).encode()); err != nil {
+				t.log.Debug("sessions that were ended stay listed", "err", err)
+			}
 		}
 	}
 	return known, nil
@@ -300,11 +382,7 @@ func (t *attached) endSession(ctx context.Context, p *provider, sid string, at t
 // endSubject ends all sessions of the subject, and those that are about to be made because of what the provider said
 // until then.
 func (t *attached) endSubject(ctx context.Context, p *provider, sub string, at time.Time) error {
-	_, err := t.change(ctx, realmSubject, nameOf(p, sub), endOfDay(t.now().Add(apart)), func(r *record) bool {
-		r.Ended = max(r.Ended, at.Unix())
-		return true
-	})
-	if err != nil {
+	if err := t.note(ctx, realmSubject, nameOf(p, sub), at); err != nil {
 		return err
 	}
 	return t.authority.RevokeSubject(ctx, t.tenant, p.ID+":"+sub, afterlogin.Sessions)

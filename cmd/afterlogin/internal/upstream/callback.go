@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -60,6 +62,14 @@ var errMixedUp = errors.New("the answer names another issuer, or none")
 
 // callback takes the provider's answer, and signs the person in.
 func (u *Upstream) callback(w http.ResponseWriter, r *http.Request, site *Site, p *provider) {
+	out := &answerWriter{ResponseWriter: w}
+	site.Auth.Optional(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		u.answered(w, r, site, p, out)
+	})).ServeHTTP(out, r)
+}
+
+// answered does it, for a request whose session is known. out is what w writes to in the end.
+func (u *Upstream) answered(w http.ResponseWriter, r *http.Request, site *Site, p *provider, out *answerWriter) {
 	ans, err := parseAnswer(r.URL.RawQuery)
 	if err != nil || !asPage(r) {
 		u.show(w, http.StatusBadRequest, pageQuery)
@@ -67,7 +77,7 @@ func (u *Upstream) callback(w http.ResponseWriter, r *http.Request, site *Site, 
 	}
 	a, err := u.find(r, site, p, ans.state)
 	if errors.Is(err, errNoAttempt) {
-		u.log.Info("an OpenID provider's answer is not for a sign-in of this browser", "provider", p.ID, "err", err)
+		u.log.Debug("an OpenID provider's answer is not for a sign-in of this browser", "provider", p.ID, "err", err)
 		u.showLink(w, http.StatusBadRequest, pageNoAttempt, Link{site.Base + "/oidc/" + p.ID + "/start", "Sign in with " + p.Name})
 		return
 	}
@@ -75,7 +85,7 @@ func (u *Upstream) callback(w http.ResponseWriter, r *http.Request, site *Site, 
 		u.trouble(w, err)
 		return
 	}
-	m, err := p.metadata.get(r.Context(), false)
+	m, err := p.metadata.get(r.Context(), nil)
 	if err != nil {
 		u.unavailable(w, site, p, a)
 		return
@@ -99,7 +109,11 @@ func (u *Upstream) callback(w http.ResponseWriter, r *http.Request, site *Site, 
 	}
 	clearAttempt(w, cookieOf(a.State))
 	if !first {
-		u.showLink(w, http.StatusBadRequest, pageUsed, Link{httpauth.SafeReturn(a.ReturnTo), "Go on"})
+		if s, ok := httpauth.Session(r.Context()); ok && strings.HasPrefix(s.Subject, p.ID+":") {
+			u.showLink(w, http.StatusBadRequest, pageUsed, Link{httpauth.SafeReturn(a.ReturnTo), "Go on"})
+		} else { // such as after an answer that was used up and failed
+			u.showLink(w, http.StatusBadRequest, pageSpent, a.again(site, p))
+		}
 		return
 	}
 	if ans.fault != "" {
@@ -111,7 +125,7 @@ func (u *Upstream) callback(w http.ResponseWriter, r *http.Request, site *Site, 
 		u.refusedHere(w, site, p, a, err)
 		return
 	}
-	u.complete(w, r, site, p, a, c)
+	u.complete(w, r, site, p, a, c, out)
 }
 
 // errGrant means that the provider does not know the code, any more or at all.
@@ -174,7 +188,7 @@ func (e *tokenError) Error() string {
 }
 
 // complete signs the person in. The order of the steps is what the package's documentation promises.
-func (u *Upstream) complete(w http.ResponseWriter, r *http.Request, site *Site, p *provider, a *attempt, c *claims) {
+func (u *Upstream) complete(w http.ResponseWriter, r *http.Request, site *Site, p *provider, a *attempt, c *claims, out *answerWriter) {
 	ctx := r.Context()
 	id := Identity{
 		Provider: p.ID, Subject: p.ID + ":" + c.subject, Methods: c.methods, At: c.at, Remember: a.Remember,
@@ -192,6 +206,7 @@ func (u *Upstream) complete(w http.ResponseWriter, r *http.Request, site *Site, 
 		u.refusedHere(w, site, p, a, err)
 		return
 	}
+	out.mark()
 	session, err := u.options.SignIn(w, r, site, id)
 	if err != nil {
 		if !errors.Is(err, afterlogin.ErrUnavailable) { // then, whether there is a session is not known: the entry says so
@@ -201,10 +216,12 @@ func (u *Upstream) complete(w http.ResponseWriter, r *http.Request, site *Site, 
 		return
 	}
 	if err := hold.settle(ctx, session.ID); err != nil {
-		if errors.Is(err, errSignedOut) {
-			if err := site.Auth.SignOut(w, r); err != nil { // the session is ended already: for the cookie
-				u.log.Debug("a cookie stays that is worthless", "session", session.ID, "err", err)
-			}
+		out.takeBack() // nobody is let in, also if the session could not be ended
+		if errors.Is(err, afterlogin.ErrUnavailable) {
+			u.log.Error("a sign-in at an OpenID provider could not be finished", "provider", p.ID, "session", session.ID, "err", err)
+			retryAfter(w.Header())
+			u.showLink(w, http.StatusServiceUnavailable, pageUnsettled, a.again(site, p))
+			return
 		}
 		u.refusedHere(w, site, p, a, err)
 		return
@@ -212,6 +229,40 @@ func (u *Upstream) complete(w http.ResponseWriter, r *http.Request, site *Site, 
 	u.log.Info("signed in at an OpenID provider", "provider", p.ID, "session", session.ID)
 	noStore(w.Header())
 	u.options.Leave(w, r, site, a.ReturnTo)
+}
+
+// answerWriter is what httpauth writes to, so that the cookies of a sign-in can be taken back after they were set: httpauth
+// adds them when the headers are written, which is later than that.
+type answerWriter struct {
+	http.ResponseWriter
+	had     []string // the cookies before the sign-in
+	back    bool
+	written bool
+}
+
+// mark notes the cookies that the answer sets in any case.
+func (w *answerWriter) mark() { w.had = slices.Clone(w.Header()["Set-Cookie"]) }
+
+// takeBack has the answer set no cookie but those. What the browser has stays.
+func (w *answerWriter) takeBack() { w.back = true }
+
+// Unwrap returns the server's writer.
+func (w *answerWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// WriteHeader writes the headers.
+func (w *answerWriter) WriteHeader(status int) {
+	if w.written = true; w.back {
+		w.Header()["Set-Cookie"] = w.had
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write writes the headers first, if that was not done.
+func (w *answerWriter) Write(b []byte) (int, error) {
+	if !w.written {
+		w.WriteHeader(http.StatusOK)
+	}
+	return w.ResponseWriter.Write(b)
 }
 
 // refusedThere answers for a provider that did not sign the person in.

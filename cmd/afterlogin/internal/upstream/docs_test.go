@@ -41,7 +41,7 @@ func TestDocumentedProviders(t *testing.T) {
 		if !strings.HasPrefix(p.SecretFile, "/run/secrets/") || p.ClientID == "" {
 			t.Errorf("%s\nis read as %+v", yaml, p)
 		}
-		if err := upstream.Check(upstream.Provider{ID: p.ID, Name: p.Name, Issuer: p.Issuer, ClientID: p.ClientID, Scopes: p.Scopes}); err != nil {
+		if err := upstream.CheckProvider(p.Upstream()); err != nil {
 			t.Errorf("%s\n%v", yaml, err)
 		}
 	}

@@ -30,6 +30,12 @@ const (
 // people are shown a page.
 var errDown = errors.New("the provider does not answer as it should")
 
+// errRecent means that what is there was fetched too short a while ago to be fetched again.
+var errRecent = errors.New("it was asked a moment ago")
+
+// errPanicked is how a fetch has ended that did not return.
+var errPanicked = errors.New("reading the answer failed badly")
+
 // down wraps why.
 func down(err error) error { return fmt.Errorf("%w: %w", errDown, err) }
 
@@ -49,15 +55,16 @@ type fetched[T any] struct {
 	under chan struct{} // closed when the fetch under way ends; nil: none
 }
 
-// get returns the value. With again, what is there is known not to do, and it is fetched once more: if that was done less
-// than the interval ago already, or fails, the error is errDown, since whether it would do now is not known.
-func (f *fetched[T]) get(ctx context.Context, again bool) (*T, error) {
+// get returns the value, but not the one that is known not to do (nil: any does): it is fetched once more, then. If that
+// fails the error is errDown, since whether it would do now is not known; if it is too early for it, errRecent is wrapped,
+// too. A deadline of ctx that is nearer than fetchTimeout cuts the fetch short.
+func (f *fetched[T]) get(ctx context.Context, not *T) (*T, error) {
 	f.mu.Lock()
 	for {
 		now := f.now()
 		age := now.Sub(f.at)
-		usable := f.value != nil && age < f.stale && age > -f.stale
-		if usable && !again && age < f.fresh {
+		usable := f.value != nil && f.value != not && age < f.stale && age > -f.stale
+		if usable && age < f.fresh {
 			defer f.mu.Unlock()
 			return f.value, nil
 		}
@@ -69,45 +76,68 @@ func (f *fetched[T]) get(ctx context.Context, again bool) (*T, error) {
 				return nil, down(ctx.Err())
 			}
 			f.mu.Lock()
-			if again && f.err == nil { // fetched after it was found not to do
-				defer f.mu.Unlock()
-				return f.value, nil
-			}
 			continue
 		}
 		if since := now.Sub(f.began); !f.began.IsZero() && since < f.interval && since >= 0 {
 			defer f.mu.Unlock()
 			switch {
-			case usable && !again:
+			case usable:
 				return f.value, nil
 			case f.err != nil:
 				return nil, f.err
 			}
-			return nil, down(errors.New("it was asked a moment ago"))
+			return nil, down(errRecent)
 		}
 		break
 	}
 	f.began, f.under = f.now(), make(chan struct{})
 	f.mu.Unlock()
-
-	// Others wait for it, so that it does not end with this request. This request waits in any case.
-	fctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTimeout)
-	value, err := f.fetch(fctx)
-	cancel()
-
+	err := f.renew(ctx)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	close(f.under)
-	f.under, f.err = nil, nil
-	if err != nil {
-		f.err = down(err)
-		if age := f.now().Sub(f.at); !again && f.value != nil && age < f.stale {
-			return f.value, nil
-		}
-		return nil, f.err
+	if err == nil {
+		return f.value, nil
 	}
-	f.value, f.at = value, f.now()
-	return value, nil
+	if age := f.now().Sub(f.at); f.value != nil && f.value != not && age < f.stale && age > -f.stale {
+		return f.value, nil
+	}
+	return nil, err
+}
+
+// renew fetches the value, and tells those who wait how that has ended, in any case.
+func (f *fetched[T]) renew(ctx context.Context) error {
+	// Others wait for it, so that it does not end with this request. This request waits in any case.
+	limit := fetchTimeout
+	if end, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(end))
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	defer cancel()
+	var value *T
+	err := errPanicked
+	defer func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		close(f.under)
+		f.under, f.err = nil, nil
+		if err != nil {
+			f.err = down(err)
+			return
+		}
+		f.value, f.at = value, f.now()
+	}()
+	if value, err = f.fetch(ctx); err != nil {
+		return down(err)
+	}
+	return nil
+}
+
+// known returns the value if it need not be fetched: a stale one does, too.
+func (f *fetched[T]) known() (*T, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	age := f.now().Sub(f.at)
+	return f.value, f.value != nil && age < f.stale && age > -f.stale
 }
 
 // read fetches a document.

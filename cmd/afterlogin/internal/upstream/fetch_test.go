@@ -196,15 +196,23 @@ func TestManyExchanges(t *testing.T) {
 	if got := b.get(f.callback(answer)); got.status != http.StatusSeeOther {
 		t.Errorf("later: %d %s", got.status, got.body)
 	}
+	f.u.logoutWait = time.Millisecond
+	logouts := f.u.providers["example"].logouts
 	for range maxLogouts {
-		f.u.logouts <- struct{}{}
+		logouts <- struct{}{}
 	}
 	token := f.op.logoutToken(nil)
-	if got := f.backchannel(token); got.status != http.StatusServiceUnavailable || f.who(b) == "" {
+	if got := f.backchannel(token); got.status != http.StatusServiceUnavailable || got.header.Get("Retry-After") == "" || f.who(b) == "" {
 		t.Errorf("logout: %d", got.status)
 	}
-	<-f.u.logouts
-	f.loggedOut(t, token)
+	// One that can wait for a moment is not refused.
+	f.u.logoutWait = time.Minute
+	done := make(chan reply)
+	go func() { done <- f.backchannel(token) }()
+	<-logouts
+	if got := <-done; got.status != http.StatusOK || f.who(b) != "" {
+		t.Errorf("logout, later: %d", got.status)
+	}
 }
 
 // How the client proves who it is: as configured, or as the metadata ask for; once, never both ways.
@@ -294,7 +302,7 @@ func TestKeyRotationAndStorm(t *testing.T) {
 	if n := f.op.jwks.Load(); n != 3 || refused != 1 || unknown != 49 {
 		t.Errorf("%d fetches, %d refused, %d unknown; want 3, 1 and 49", n, refused, unknown)
 	}
-	// A signature that is wrong with a key that is known fetches nothing.
+	// A signature that is wrong with a key that is known fetches no more: the key may have changed, but once is enough.
 	f.clock.pass(fetchInterval)
 	for range 10 {
 		token := evil.jws(map[string]any{"alg": "RS256", "typ": "logout+jwt", "kid": "k2"}, payloadOf(t, good))
@@ -302,8 +310,12 @@ func TestKeyRotationAndStorm(t *testing.T) {
 			t.Errorf("%d", got.status)
 		}
 	}
-	if n := f.op.jwks.Load(); n != 3 {
-		t.Errorf("%d fetches", n)
+	if n := f.op.jwks.Load(); n != 4 {
+		t.Errorf("%d fetches, want 4", n)
+	}
+	// What strangers send is not what an operator finds in the log.
+	if strings.Contains(f.logged(), "level=ERROR") || strings.Contains(f.logged(), "level=WARN") {
+		t.Errorf("the log: %s", f.logged())
 	}
 	b := f.in()
 	f.loggedOut(t, f.op.logoutToken(nil)) // and those who may, still may
@@ -316,6 +328,66 @@ func TestKeyRotationAndStorm(t *testing.T) {
 	withdrawn := (&op{key: rsaKeys()[1]}).jws(map[string]any{"alg": "RS256", "typ": "logout+jwt", "kid": "k2"}, payloadOf(t, f.op.logoutToken(nil)))
 	if got := f.backchannel(withdrawn); got.status == http.StatusOK {
 		t.Error("a withdrawn key is good")
+	}
+}
+
+// A provider that changes its key, and its name not, or names none: its tokens are good as soon as the keys may be fetched
+// again, and not only when those that are there are no longer fresh.
+func TestKeyChangesUnderItsName(t *testing.T) {
+	for _, kid := range []string{"k1", ""} {
+		f := newFixture(t)
+		f.op.set(func() { f.op.keyID = kid })
+		sign := func(h, p map[string]any) string {
+			if kid == "" {
+				delete(h, "kid")
+			}
+			return f.op.jws(h, p)
+		}
+		f.op.set(func() { f.op.sign = sign })
+		b := f.in()
+		f.clock.pass(fetchInterval)
+		f.op.set(func() { f.op.key = rsaKeys()[1] })
+		token := f.op.logoutToken(nil)
+		f.loggedOut(t, sign(map[string]any{"alg": "RS256", "typ": "logout+jwt", "kid": kid}, payloadOf(t, token)))
+		if n := f.op.jwks.Load(); n != 2 || f.who(b) != "" {
+			t.Errorf("kid %q: %d fetches, want 2; who: %q", kid, n, f.who(b))
+		}
+		// In the other direction, as long as they are fresh: refused, and nothing is fetched.
+		f.op.set(func() { f.op.key = rsaKeys()[0] })
+		got := f.backchannel(sign(map[string]any{"alg": "RS256", "typ": "logout+jwt", "kid": kid}, payloadOf(t, f.op.logoutToken(nil))))
+		if n := f.op.jwks.Load(); n != 2 || got.status != http.StatusBadRequest {
+			t.Errorf("kid %q: %d fetches, %d %s", kid, n, got.status, got.body)
+		}
+	}
+}
+
+// A provider whose answer makes the reading of it panic is one that does not answer, and is asked again later.
+func TestPanicInFetch(t *testing.T) {
+	c := &clock{now: time.Now()}
+	calls := 0
+	f := fetched[int]{fresh: time.Minute, stale: time.Hour, interval: 10 * time.Second, now: c.Now,
+		fetch: func(ctx context.Context) (*int, error) {
+			if calls++; calls == 1 {
+				panic("bad")
+			}
+			return &calls, nil
+		}}
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("no panic: nobody would log it")
+			}
+		}()
+		f.get(t.Context(), nil)
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // which those wait for who wait for ever
+	defer cancel()
+	if _, err := f.get(ctx, nil); !errors.Is(err, errPanicked) || !errors.Is(err, errDown) {
+		t.Errorf("a moment later: %v", err)
+	}
+	c.pass(10 * time.Second)
+	if v, err := f.get(ctx, nil); err != nil || *v != 2 {
+		t.Errorf("later: %v, %v", v, err)
 	}
 }
 
@@ -391,7 +463,7 @@ func TestFetchedOnce(t *testing.T) {
 				synctest.Wait() // the first one is the one that fetches
 			}
 			wg.Go(func() {
-				if v, err := f.get(ctx, false); err != nil || *v != 1 {
+				if v, err := f.get(ctx, nil); err != nil || *v != 1 {
 					t.Errorf("%v, %v", v, err)
 				}
 			})
@@ -403,21 +475,25 @@ func TestFetchedOnce(t *testing.T) {
 			t.Errorf("%d fetches", calls.Load())
 		}
 		time.Sleep(time.Minute)
-		if v, err := f.get(t.Context(), false); err != nil || *v != 2 {
+		if v, err := f.get(t.Context(), nil); err != nil || *v != 2 {
 			t.Errorf("%v, %v", v, err)
 		}
-		if _, err := f.get(t.Context(), true); !errors.Is(err, errDown) { // fetched a second ago
+		last := f.value
+		if _, err := f.get(t.Context(), last); !errors.Is(err, errDown) || !errors.Is(err, errRecent) { // fetched a second ago
 			t.Errorf("%v", err)
 		}
+		if v, err := f.get(t.Context(), new(int)); err != nil || v != last { // what did not do is not what is there by now
+			t.Errorf("%v, %v", v, err)
+		}
 		time.Sleep(2 * time.Minute)
-		if v, err := f.get(t.Context(), false); err != nil || *v != 2 { // fails, and the old one does
+		if v, err := f.get(t.Context(), nil); err != nil || *v != 2 { // fails, and the old one does
 			t.Errorf("%v, %v", v, err)
 		}
 		if calls.Load() != 3 {
 			t.Errorf("%d fetches", calls.Load())
 		}
 		time.Sleep(time.Hour)
-		if v, err := f.get(t.Context(), false); err != nil || *v != 4 {
+		if v, err := f.get(t.Context(), nil); err != nil || *v != 4 {
 			t.Errorf("%v, %v", v, err)
 		}
 	})
@@ -449,6 +525,7 @@ func TestBadOptions(t *testing.T) {
 		"long":                 func(o *Options, p *Provider) { o.Longest = 391 * day },
 		"ID in capitals":       func(o *Options, p *Provider) { p.ID = "A" },
 		"ID with a colon":      func(o *Options, p *Provider) { p.ID = "a:b" },
+		"ID of clients":        func(o *Options, p *Provider) { p.ID = "client" },
 		"no ID":                func(o *Options, p *Provider) { p.ID = "" },
 		"plain HTTP":           func(o *Options, p *Provider) { p.Issuer = "http://login.example.com" },
 		"issuer with a query":  func(o *Options, p *Provider) { p.Issuer += "?a=b" },

@@ -245,6 +245,8 @@ type fixture struct {
 	other string           // of the second, which has none
 	ring  *keyring.Ring
 
+	pages http.Handler // of the sites' sign-in page; nil: none
+
 	between func() // called when the session is made, and not yet listed
 	before  func() // called before it is made
 
@@ -341,6 +343,10 @@ func (f *fixture) serve(w http.ResponseWriter, r *http.Request) {
 	site := f.sites[r.Host]
 	if strings.HasPrefix(r.URL.Path, site.Base+"/oidc/") {
 		f.u.ServeHTTP(w, r)
+		return
+	}
+	if f.pages != nil && r.URL.Path == site.Base+"/login" {
+		f.pages.ServeHTTP(w, r)
 		return
 	}
 	site.Auth.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -334,9 +335,16 @@ func TestReplay(t *testing.T) {
 	if got := b.get(f.callback(answer)); got.status != http.StatusSeeOther {
 		t.Fatalf("%d %s", got.status, got.body)
 	}
+	person, jar := thief.copy(), strings.TrimPrefix(f.url, "http://")
 	asked := f.op.tokens.Load()
 	got = thief.get(f.callback(answer))
-	if got.status != http.StatusBadRequest || !strings.Contains(got.body, "is finished") || !strings.Contains(got.body, `href="/x"`) || f.who(thief) != "" {
+	if got.status != http.StatusBadRequest || !strings.Contains(got.body, "cannot be finished") || f.who(thief) != "" {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	// The person, who is signed in, is told that they are.
+	maps.Copy(person.jar[jar], b.jar[jar])
+	got = person.get(f.callback(answer))
+	if got.status != http.StatusBadRequest || !strings.Contains(got.body, "is finished") || !strings.Contains(got.body, `href="/x"`) {
 		t.Errorf("%d %s", got.status, got.body)
 	}
 	if f.op.tokens.Load() != asked {
@@ -357,6 +365,7 @@ func TestReplay(t *testing.T) {
 		if got := b.get(f.callback(answer)); got.header.Get("Location") != "/" {
 			t.Errorf("%s: to %q", to, got.header.Get("Location"))
 		}
+		maps.Copy(again.jar[jar], b.jar[jar])
 		if got := again.get(f.callback(answer)); !strings.Contains(got.body, `href="/"`) || strings.Contains(got.body, "evil") {
 			t.Errorf("%s: %s", to, got.body)
 		}

@@ -25,7 +25,7 @@ type keySet struct{ keys []jose.JSONWebKey }
 
 // fetchKeys fetches the provider's JWKS.
 func (u *Upstream) fetchKeys(ctx context.Context, p *provider) (*keySet, error) {
-	m, err := p.metadata.get(ctx, false)
+	m, err := p.metadata.get(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -76,28 +76,32 @@ var errSignature = errors.New("the signature is none of the provider's")
 // errTokenForm means that a text is no JWS in the compact form.
 var errTokenForm = errors.New("not a signed token in the compact form")
 
-// signed checks signatures with the keys of the provider, which are fetched anew for a token that names a key that is not
-// among them, but not more often than the interval of p.keys allows, however many such tokens strangers send.
+// signed checks signatures with the keys of the provider, which are fetched anew for a token that none of them has signed:
+// a provider may change a key and keep its name, or name none. That is not done more often than the interval of p.keys
+// allows, however many such tokens strangers send.
 type signed struct {
 	p          *provider
 	algorithms []string
 }
 
 // verify returns the payload of the token if one of the provider's keys signed it. Errors: errSignature, and errDown if the
-// keys are not known now.
+// keys are not known now: also if the token names one that is new, and it is too early to ask for the keys again.
 func (s signed) verify(ctx context.Context, jws *jose.JSONWebSignature) ([]byte, error) {
-	set, err := s.p.keys.get(ctx, false)
+	set, err := s.p.keys.get(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
 	payload, known := set.verify(jws)
-	if payload == nil && !known {
-		if set, err = s.p.keys.get(ctx, true); err != nil {
-			return nil, err
-		}
-		payload, _ = set.verify(jws)
+	if payload != nil {
+		return payload, nil
 	}
-	if payload == nil {
+	switch set, err = s.p.keys.get(ctx, set); {
+	case known && errors.Is(err, errRecent):
+		return nil, errSignature
+	case err != nil:
+		return nil, err
+	}
+	if payload, _ = set.verify(jws); payload == nil {
 		return nil, errSignature
 	}
 	return payload, nil

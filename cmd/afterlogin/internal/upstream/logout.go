@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"mime"
 	"net/http"
 	"net/url"
@@ -17,8 +18,9 @@ import (
 // Bounds of back-channel logout.
 const (
 	maxLogoutBody = 2 * maxToken
-	maxLogouts    = 16 // at once
-	logoutTime    = 30 * time.Second
+	maxLogouts    = 16               // of one provider, at once
+	logoutWait    = 5 * time.Second  // for one of those under way to end
+	logoutTime    = 20 * time.Second // in all; the server gives an answer 30 s
 )
 
 // logoutEvent is the member of events that makes a token a logout token.
@@ -37,33 +39,36 @@ type logoutToken struct {
 // not heeded, and 503 if that is not known now: so that the provider tries again.
 func (u *Upstream) logout(w http.ResponseWriter, r *http.Request, p *provider) {
 	noStore(w.Header())
-	select {
-	case u.logouts <- struct{}{}:
-		defer func() { <-u.logouts }()
-	default:
-		u.logoutFailed(w, p, afterlogin.ErrUnavailable)
-		return
-	}
+	// What anybody can send, as slowly as they like, takes nobody's place: the request is read, and has the form of one.
 	raw, err := logoutTokenOf(w, r)
+	if err == nil {
+		_, err = signed{p, algorithms}.parse(raw)
+	}
 	if err != nil {
-		u.logoutFailed(w, p, err)
+		u.logoutFailed(w, p, false, err)
 		return
 	}
 	// A provider that hangs up must not keep anybody signed in.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), logoutTime)
 	defer cancel()
-	m, err := p.metadata.get(ctx, false)
-	if err != nil {
-		u.logoutFailed(w, p, err)
+	if !p.enter(u.logoutWait) {
+		u.logoutFailed(w, p, false, errBusy)
 		return
 	}
-	var t *logoutToken
-	proof, err := u.prove(ctx, p, m, raw)
-	if err == nil {
-		t, err = u.examineLogout(ctx, p, m, proof)
-	}
+	defer p.leave()
+	m, err := p.metadata.get(ctx, nil)
 	if err != nil {
-		u.logoutFailed(w, p, err)
+		u.logoutFailed(w, p, false, err)
+		return
+	}
+	proof, err := u.prove(ctx, p, m, raw)
+	if err != nil {
+		u.logoutFailed(w, p, false, err)
+		return
+	}
+	t, err := u.examineLogout(ctx, p, m, proof)
+	if err != nil {
+		u.logoutFailed(w, p, true, err)
 		return
 	}
 	replayed, err := u.attached.heed(ctx, p, t.id, t.issued, func() error { return u.end(ctx, p, t) })
@@ -71,7 +76,7 @@ func (u *Upstream) logout(w http.ResponseWriter, r *http.Request, p *provider) {
 		err = errReplayed
 	}
 	if err != nil {
-		u.logoutFailed(w, p, err)
+		u.logoutFailed(w, p, true, err)
 		return
 	}
 	u.log.Info("an OpenID provider has signed somebody out", "provider", p.ID, "one_session", t.sid != "")
@@ -94,7 +99,23 @@ func (u *Upstream) end(ctx context.Context, p *provider, t *logoutToken) error {
 var (
 	errLogoutForm = errors.New("want a URL-encoded form with one logout_token, of at most 64 KiB")
 	errReplayed   = errors.New("this token was heeded before")
+	errBusy       = fmt.Errorf("%w: too many logouts of the provider are under way", afterlogin.ErrUnavailable)
 )
+
+// enter waits until fewer than maxLogouts of the provider's are under way, but not for longer than that. Each provider has
+// its own: one that hangs does not keep people signed in who come from another.
+func (p *provider) enter(limit time.Duration) bool {
+	wait := time.NewTimer(limit)
+	defer wait.Stop()
+	select {
+	case p.logouts <- struct{}{}:
+		return true
+	case <-wait.C:
+		return false
+	}
+}
+
+func (p *provider) leave() { <-p.logouts }
 
 // logoutTokenOf returns the token of the request.
 func logoutTokenOf(w http.ResponseWriter, r *http.Request) (string, error) {
@@ -167,15 +188,23 @@ func (u *Upstream) examineLogout(ctx context.Context, p *provider, m *metadata, 
 	return t, nil
 }
 
-// logoutFailed answers a logout that was not done.
-func (u *Upstream) logoutFailed(w http.ResponseWriter, p *provider, err error) {
+// logoutFailed answers a logout that was not done. What the provider has not signed, or nobody knows whether it has, is no
+// more than Debug in the log: strangers could write there what they like. That a provider cannot be reached is logged by
+// whoever asks it.
+func (u *Upstream) logoutFailed(w http.ResponseWriter, p *provider, signed bool, err error) {
 	status, code, text := http.StatusBadRequest, "invalid_request", err.Error()
+	log := func(level slog.Level, what string) {
+		if !signed {
+			level = slog.LevelDebug
+		}
+		u.log.Log(context.Background(), level, what, "provider", p.ID, "err", err)
+	}
 	if errors.Is(err, errDown) || errors.Is(err, afterlogin.ErrUnavailable) {
 		status, code, text = http.StatusServiceUnavailable, "temporarily_unavailable", "not now; send it again in a moment"
 		retryAfter(w.Header())
-		u.log.Error("a back-channel logout cannot be done now", "provider", p.ID, "err", err)
+		log(slog.LevelError, "a back-channel logout cannot be done now")
 	} else {
-		u.log.Warn("a back-channel logout was refused", "provider", p.ID, "err", err)
+		log(slog.LevelWarn, "a back-channel logout was refused")
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")

@@ -42,6 +42,7 @@ var (
 	pageContinue  = page{"Sign in with %s?", "You came here from another site. Go on if you want to sign in."}
 	pageNoAttempt = page{"This sign-in cannot be finished", "It was begun in another browser or more than ten minutes ago, or it is finished already. Please sign in again."}
 	pageUsed      = page{"This sign-in is finished", "It was finished a moment ago. You can go on."}
+	pageSpent     = page{"This sign-in cannot be finished", "Its answer was used already, and you are not signed in by it. Please sign in again."}
 	pageMixedUp   = page{"You are not signed in", "The answer came from somewhere else than where you were sent to. Please sign in again."}
 	pageGrant     = page{"This sign-in cannot be finished", "It took too long, or %s has withdrawn it. Please sign in again."}
 	pageSignedOut = page{"You are not signed in", "You were signed out while you were signing in. Please sign in again."}
@@ -49,6 +50,7 @@ var (
 	pageACR       = page{"You are not signed in", "This needs you to sign in with %s in a stronger way than you did. Please sign in again."}
 	pageRefused   = page{"You are not signed in", "What %s has answered was not accepted. Whoever runs this server finds the reason in its log."}
 	pageDown      = page{"%s does not answer", "It cannot be reached right now. Nothing has changed; please try again in a moment."}
+	pageUnsettled = page{"You are not signed in", "The server could not finish your sign-in. Please sign in again in a moment."}
 	pageTrouble   = page{"Please try again in a moment", "The server cannot decide on your sign-in right now. Nothing has changed."}
 
 	pageDenied  = page{"You are not signed in", "%s did not let you in, or you have decided not to sign in."}
@@ -115,6 +117,7 @@ func (u *Upstream) showLink(w http.ResponseWriter, status int, p page, link Link
 	noStore(h)
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", policy)
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	w.WriteHeader(status)
 	w.Write(b.Bytes())
 }

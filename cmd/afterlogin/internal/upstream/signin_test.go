@@ -49,9 +49,9 @@ func TestSignIn(t *testing.T) {
 			t.Errorf("the provider was sent %s=%q, too", name, asked.Get(name))
 		}
 	}
-	for _, h := range []string{"Cache-Control", "Referrer-Policy"} {
-		if v := got.header.Get(h); v != "no-store" && v != "no-referrer" {
-			t.Errorf("%s: %q", h, v)
+	for h, want := range map[string]string{"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"} {
+		if v := got.header.Get(h); v != want {
+			t.Errorf("%s: %q, want %q", h, v, want)
 		}
 	}
 	for _, secret := range []string{clientSecret, asked.Get("state"), asked.Get("nonce"), "at-1", "rt-1", f.op.kept} {
@@ -136,11 +136,15 @@ func TestStepUp(t *testing.T) {
 			f.op.claims = func(c map[string]any) { c["sub"], c["auth_time"] = "tom", f.clock.Now().Unix() }
 		})
 		c := b.copy()
-		if got, _ := f.signedIn(c, "?max_age=60"); got.status != http.StatusInternalServerError { // the fixture's Fail
+		if got, _ := f.signedIn(c, "?max_age=60&confirm=1"); got.status != http.StatusInternalServerError { // the fixture's Fail
 			t.Errorf("%d %s", got.status, got.body)
 		}
 		if got := f.who(c); !strings.HasPrefix(got, "example:248289761001 ") {
 			t.Errorf("who: %q", got)
+		}
+		// Who was not asked to confirm anything may be somebody else by now.
+		if got, _ := f.signedIn(c, "?max_age=60"); got.status != http.StatusSeeOther || !strings.HasPrefix(f.who(c), "example:tom ") {
+			t.Errorf("%d %s", got.status, got.body)
 		}
 	})
 	t.Run("granted", func(t *testing.T) {
@@ -170,8 +174,44 @@ func TestProviderSettings(t *testing.T) {
 	if got.status != http.StatusForbidden {
 		t.Errorf("%d %s", got.status, got.body)
 	}
+	if !strings.Contains(got.body, "a short while ago") {
+		t.Errorf("%s", got.body)
+	}
 	if asked.Get("scope") != "openid email" || asked.Get("prompt") != "login consent" || asked.Get("max_age") != "3600" || asked.Get("acr_values") != "silver" || asked.Has("claims") {
 		t.Errorf("asked: %v", asked)
+	}
+}
+
+// The address of a start can ask for more than the provider's settings do, and not for less.
+func TestProviderSettingsCannotBeTakenAway(t *testing.T) {
+	f := newFixture(t, func(o *Options) { o.Providers[0].ACRValues = []string{"silver", "gold"} })
+	for _, c := range []struct {
+		query, acr, asked string
+		want              int
+	}{
+		{"", "bronze", "silver gold", http.StatusForbidden},
+		{"?acr_values=bronze", "bronze", "silver gold", http.StatusForbidden},
+		{"?acr_values=bronze&max_age=60&confirm=1", "bronze", "silver gold", http.StatusForbidden},
+		{"?acr_values=bronze+gold", "bronze", "gold", http.StatusForbidden},
+		{"?acr_values=bronze+gold", "silver", "gold", http.StatusForbidden},
+		{"?acr_values=bronze+gold", "gold", "gold", http.StatusSeeOther},
+		{"?acr_values=bronze", "silver", "silver gold", http.StatusSeeOther},
+	} {
+		f.with("acr", c.acr, "auth_time", f.clock.Now().Unix())
+		b := newBrowser(t)
+		got, asked := f.signedIn(b, c.query)
+		if got.status != c.want || asked.Get("acr_values") != c.asked || (f.who(b) != "") != (c.want == http.StatusSeeOther) {
+			t.Errorf("%q by %s: %d, asked for %q; want %d, %q", c.query, c.acr, got.status, asked.Get("acr_values"), c.want, c.asked)
+		}
+	}
+}
+
+// What leads to another try asks for the same.
+func TestAgain(t *testing.T) {
+	f := newFixture(t)
+	got, _ := f.signedIn(newBrowser(t), "?acr_values=gold&max_age=60&confirm=1&remember=1&return_to=/pay")
+	if want := "/.afterlogin/oidc/example/start?acr_values=gold&amp;confirm=1&amp;max_age=60&amp;remember=1&amp;return_to=%2Fpay"; got.status != http.StatusForbidden || !strings.Contains(got.body, want) {
+		t.Errorf("%d %s", got.status, got.body)
 	}
 }
 
@@ -185,7 +225,8 @@ func TestStartFromElsewhere(t *testing.T) {
 		if got.status != http.StatusOK || len(got.set) != 0 && !asked || !strings.Contains(got.body, `href="/.afterlogin/oidc/example/start?return_to=%2Fa%22%3E%3Cb"`) {
 			t.Errorf("from %q: %d %v %s", site, got.status, got.set, got.body)
 		}
-		if !strings.Contains(got.header.Get("Content-Security-Policy"), "default-src 'none'") || got.header.Get("Cache-Control") != "no-store" {
+		if !strings.Contains(got.header.Get("Content-Security-Policy"), "default-src 'none'") || got.header.Get("Cache-Control") != "no-store" ||
+			got.header.Get("Cross-Origin-Opener-Policy") != "same-origin" {
 			t.Errorf("headers: %v", got.header)
 		}
 	}
@@ -221,7 +262,7 @@ func TestStartFromElsewhere(t *testing.T) {
 
 func TestStartParameters(t *testing.T) {
 	f := newFixture(t)
-	for _, q := range []string{"?remember=yes", "?max_age=-1", "?max_age=1.5", "?max_age=99999999999", "?acr_values=a++b", "?acr_values=%22",
+	for _, q := range []string{"?remember=yes", "?confirm=yes", "?max_age=-1", "?max_age=1.5", "?max_age=99999999999", "?acr_values=a++b", "?acr_values=%22",
 		"?return_to=/a&return_to=/b", "?a=%zz", "?a=1;b=2", "?acr_values=1+2+3+4+5+6+7+8+9", "?x=" + strings.Repeat("a", maxQuery)} {
 		if got := f.start(newBrowser(t), q); got.status != http.StatusBadRequest || len(got.set) != 0 {
 			t.Errorf("%.60s: %d", q, got.status)
@@ -303,6 +344,23 @@ func TestSignedOut(t *testing.T) {
 	if err != nil || got.Path != "/end" || got.Query().Get("client_id") != "client" || got.Query().Get("x") != "1" ||
 		got.Query().Get("post_logout_redirect_uri") != f.url+"/.afterlogin/login" {
 		t.Errorf("sent to %v", got)
+	}
+	// Nobody waits for a provider that hangs: what is known of it does for a day, and after that it is left out.
+	hung := make(chan struct{})
+	f.answering(discovery, func(http.ResponseWriter, *http.Request) { <-hung })
+	defer close(hung)
+	f.clock.pass(metadataFresh + time.Minute)
+	began := time.Now()
+	if to := f.u.SignedOut(r, site, &s, "/bye"); to != got.String() || time.Since(began) > signOutTime*3/4 {
+		t.Errorf("sent to %v after %v", to, time.Since(began))
+	}
+	f.clock.pass(metadataStale)
+	began = time.Now()
+	if to := f.u.SignedOut(r, site, &s, "/bye"); to != "/bye" {
+		t.Errorf("sent to %v", to)
+	}
+	if took := time.Since(began); took < signOutTime/2 || took > fetchTimeout-time.Second {
+		t.Errorf("it took %v", took)
 	}
 	nobody.Subject = "mia"
 	if got := f.u.SignedOut(r, site, &nobody, "/bye"); got != "/bye" {

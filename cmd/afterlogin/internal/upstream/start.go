@@ -51,14 +51,15 @@ func (p *provider) begin(site *Site, raw string, now time.Time) (*attempt, error
 	a := &attempt{
 		Provider: p.ID, Origin: site.Origin, Base: site.Base, State: randomText(), Nonce: randomText(), Verifier: oauth2.GenerateVerifier(),
 		ReturnTo: returnTo(site, q.Get("return_to")), ACR: p.ACRValues, Began: now.Unix(),
-		Confirm: q.Get("max_age") != "" || q.Get("acr_values") != "",
 	}
-	switch q.Get("remember") {
-	case "", "0":
-	case "1":
-		a.Remember = true
-	default:
-		return nil, errQuery
+	for name, to := range map[string]*bool{"remember": &a.Remember, "confirm": &a.Confirm} {
+		switch q.Get(name) {
+		case "", "0":
+		case "1":
+			*to = true
+		default:
+			return nil, errQuery
+		}
 	}
 	if p.MaxAge > 0 {
 		a.MaxAge = new(int64(p.MaxAge / time.Second))
@@ -73,12 +74,31 @@ func (p *provider) begin(site *Site, raw string, now time.Time) (*attempt, error
 		}
 	}
 	if text := q.Get("acr_values"); text != "" {
-		a.ACR = strings.Split(text, " ")
-		if len(a.ACR) > maxACR || slices.ContainsFunc(a.ACR, func(v string) bool { return !isName(v) }) {
+		asked := strings.Split(text, " ")
+		if len(asked) > maxACR || slices.ContainsFunc(asked, func(v string) bool { return !isName(v) }) {
 			return nil, errQuery
 		}
+		a.ACR = narrow(p.ACRValues, asked)
 	}
 	return a, nil
+}
+
+// narrow returns those that are asked for and allowed; all that are allowed, if that is none; all that are asked for, if
+// any is allowed. Anybody can write an address: what the provider's own settings ask for it cannot take away.
+func narrow(allowed, asked []string) []string {
+	if len(allowed) == 0 {
+		return asked
+	}
+	var both []string
+	for _, v := range asked {
+		if slices.Contains(allowed, v) {
+			both = append(both, v)
+		}
+	}
+	if len(both) == 0 {
+		return allowed
+	}
+	return both
 }
 
 // returnTo returns the text, which is judged when somebody is signed in, unless it is of no use in any case: then it is
@@ -109,7 +129,7 @@ func (u *Upstream) start(w http.ResponseWriter, r *http.Request, site *Site, p *
 		u.showLink(w, http.StatusOK, pageContinue.with(p.Name), Link{r.URL.RequestURI(), "Continue with " + p.Name})
 		return
 	}
-	m, err := p.metadata.get(r.Context(), false)
+	m, err := p.metadata.get(r.Context(), nil)
 	if err != nil {
 		u.unavailable(w, site, p, a)
 		return
@@ -225,10 +245,13 @@ func (a *attempt) again(site *Site, p *provider) Link {
 	if a.Remember {
 		q.Set("remember", "1")
 	}
-	if a.MaxAge != nil && a.Confirm {
+	if a.Confirm {
+		q.Set("confirm", "1")
+	}
+	if a.MaxAge != nil {
 		q.Set("max_age", strconv.FormatInt(*a.MaxAge, 10))
 	}
-	if len(a.ACR) > 0 && a.Confirm {
+	if len(a.ACR) > 0 {
 		q.Set("acr_values", strings.Join(a.ACR, " "))
 	}
 	to := site.Base + "/oidc/" + p.ID + "/start"

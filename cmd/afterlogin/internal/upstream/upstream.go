@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -109,8 +110,8 @@ type Identity struct {
 	At time.Time
 	// Remember asks for a session that outlives the browser's window.
 	Remember bool
-	// Confirm says that the sign-in was begun with max_age or acr_values, and that the request has somebody's session: it is
-	// to confirm who that is, and must be by the same person.
+	// Confirm says that the sign-in was begun with confirm=1, and that the request has somebody's session: it is to confirm
+	// who that is, and must be by the same person.
 	Confirm bool
 }
 
@@ -163,14 +164,14 @@ type Upstream struct {
 	attached  attached
 	seal      *sealer
 	client    *http.Client
-	logouts   chan struct{} // those under way
 	log       *slog.Logger
 	now       func() time.Time
+
+	logoutWait time.Duration
 }
 
-// maxLongest is the longest life of sessions that can be found again: what an entry of the authority may live, and room
-// for clocks.
-const maxLongest = 390 * 24 * time.Hour
+// MaxLongest is the greatest of Options.Longest: what an entry of the authority may live, and room for clocks.
+const MaxLongest = 390 * 24 * time.Hour
 
 // New returns the endpoints of the providers. It fetches nothing: a provider that is down keeps no server from starting.
 // The error is ErrBadOptions, and says which option is wrong.
@@ -182,23 +183,22 @@ func New(o Options) (*Upstream, error) {
 		p := afterlogin.DefaultPolicies()
 		o.Longest = max(p[afterlogin.PolicyBrowser].Absolute, p[afterlogin.PolicyRemember].Absolute)
 	}
-	if o.Longest < 0 || o.Longest > maxLongest {
+	if len(o.Providers) > 0 && (o.Longest < 0 || o.Longest > MaxLongest) { // without, nobody asks
 		return nil, badOption("Longest: sessions that come from a provider may live 390 days at most, not %v", o.Longest)
 	}
 	if len(o.Providers) > 32 {
 		return nil, badOption("Providers: %d of them, at most 32", len(o.Providers))
 	}
-	u := &Upstream{options: o, log: o.Logger, now: o.Now, providers: make(map[string]*provider)}
+	u := &Upstream{options: o, log: o.Logger, now: o.Now, providers: make(map[string]*provider), logoutWait: logoutWait}
 	if u.log == nil {
 		u.log = slog.New(slog.DiscardHandler)
 	}
 	if u.now == nil {
 		u.now = time.Now
 	}
-	u.logouts = make(chan struct{}, maxLogouts)
 	u.client = newClient(o.Proxy, o.RootCAs)
 	u.seal = &sealer{keys: o.Keys}
-	u.attached = attached{authority: o.Authority, tenant: o.Tenant, longest: o.Longest, now: u.now}
+	u.attached = attached{authority: o.Authority, tenant: o.Tenant, longest: o.Longest, log: u.log, now: u.now}
 	for i := range o.Providers {
 		p, err := u.open(o.Providers[i])
 		if err != nil {
@@ -224,63 +224,89 @@ type provider struct {
 	metadata  fetched[metadata]
 	keys      fetched[keySet]
 	exchanges chan struct{} // codes that are being changed for tokens now
+	logouts   chan struct{} // logouts under way
 }
+
+// A ProviderError says what is wrong with a provider's settings. It is an ErrBadOptions.
+type ProviderError struct {
+	ID    string
+	Field string // of Provider
+	Text  string
+}
+
+// Error says it all.
+func (e *ProviderError) Error() string {
+	return fmt.Sprintf("%v: provider %q: %s: %s", ErrBadOptions, e.ID, e.Field, e.Text)
+}
+
+// Unwrap returns ErrBadOptions.
+func (e *ProviderError) Unwrap() error { return ErrBadOptions }
+
+// CheckProvider returns a ProviderError if New would not take the provider.
+func CheckProvider(p Provider) error { return p.fill() }
 
 // fill sets the defaults and checks the provider.
 func (p *Provider) fill() error {
-	where := func(field string) string { return fmt.Sprintf("provider %q: %s", p.ID, field) }
+	bad := func(field, format string, args ...any) error {
+		return &ProviderError{p.ID, field, fmt.Sprintf(format, args...)}
+	}
 	if !isID(p.ID) {
-		return badOption("provider %q: an ID is 1 to 32 of a to z, 0 to 9 and -", p.ID)
+		return bad("ID", "want 1 to 32 of a to z, 0 to 9 and -")
+	}
+	if p.ID == reservedID {
+		return bad("ID", "it is reserved: subjects of OAuth clients begin with it behind a proxy")
 	}
 	if p.Name == "" {
 		p.Name = p.ID
 	}
 	if len(p.Name) > 64 || strings.ContainsFunc(p.Name, func(c rune) bool { return c < ' ' || c == 0x7f || c == 0xfffd }) {
-		return badOption("%s: at most 64 bytes of text", where("Name"))
+		return bad("Name", "at most 64 bytes of text")
 	}
 	if err := checkAddress(p.Issuer, true); err != nil || strings.Contains(p.Issuer, "?") {
-		return badOption("%s: %q is not an https URL without a query (http is for loopback hosts)", where("Issuer"), p.Issuer)
+		return bad("Issuer", "%.60q is not an https URL without a query (http is for loopback hosts)", p.Issuer)
 	}
 	if p.ClientID == "" || len(p.ClientID) > 512 {
-		return badOption("%s: 1 to 512 bytes are needed: what the provider calls this application", where("ClientID"))
+		return bad("ClientID", "1 to 512 bytes are needed: what the provider calls this application")
 	}
 	if len(p.ClientSecret.Reveal()) > 4096 || strings.ContainsAny(p.ClientSecret.Reveal(), "\r\n\x00") {
-		return badOption("%s: over 4096 bytes, or several lines", where("ClientSecret"))
+		return bad("ClientSecret", "over 4096 bytes, or several lines")
 	}
 	switch p.AuthMethod {
 	case "":
 	case AuthBasic, AuthPost:
 		if p.ClientSecret.IsZero() {
-			return badOption("%s: %s needs a ClientSecret", where("AuthMethod"), p.AuthMethod)
+			return bad("AuthMethod", "%s needs a secret", p.AuthMethod)
 		}
 	default:
-		return badOption("%s: %q is not basic or post", where("AuthMethod"), p.AuthMethod)
+		return bad("AuthMethod", "%.60q is not basic or post", p.AuthMethod)
 	}
 	if len(p.Scopes) > 32 {
-		return badOption("%s: %d of them, at most 32", where("Scopes"), len(p.Scopes))
+		return bad("Scopes", "%d of them, at most 32", len(p.Scopes))
 	}
 	for _, s := range p.Scopes {
 		if !isName(s) {
-			return badOption("%s: %q is not a scope", where("Scopes"), s)
+			return bad("Scopes", "%.60q is not a scope", s)
 		}
 	}
 	if !slices.Contains(p.Scopes, "openid") {
 		p.Scopes = append([]string{"openid"}, p.Scopes...)
 	}
-	for _, w := range strings.Fields(p.Prompt) {
+	words := strings.Fields(p.Prompt)
+	p.Prompt = strings.Join(words, " ")
+	for _, w := range words {
 		if w != "login" && w != "consent" && w != "select_account" {
-			return badOption("%s: %q is not login, consent or select_account", where("Prompt"), w)
+			return bad("Prompt", "%.60q is not login, consent or select_account", w)
 		}
 	}
-	if p.MaxAge < 0 || p.MaxAge%time.Second != 0 {
-		return badOption("%s: %v is not a number of seconds", where("MaxAge"), p.MaxAge)
+	if p.MaxAge < 0 || p.MaxAge%time.Second != 0 || p.MaxAge > math.MaxInt32*time.Second {
+		return bad("MaxAge", "%v is not a number of whole seconds, of 68 years at most", p.MaxAge)
 	}
 	if len(p.ACRValues) > maxACR {
-		return badOption("%s: %d of them, at most %d", where("ACRValues"), len(p.ACRValues), maxACR)
+		return bad("ACRValues", "%d of them, at most %d", len(p.ACRValues), maxACR)
 	}
 	for _, v := range p.ACRValues {
 		if !isName(v) {
-			return badOption("%s: %q is not an authentication context", where("ACRValues"), v)
+			return bad("ACRValues", "%.60q is not an authentication context", v)
 		}
 	}
 	return nil
@@ -290,13 +316,16 @@ func (u *Upstream) open(p Provider) (*provider, error) {
 	if err := p.fill(); err != nil {
 		return nil, err
 	}
-	out := &provider{Provider: p, exchanges: make(chan struct{}, maxExchanges)}
+	out := &provider{Provider: p, exchanges: make(chan struct{}, maxExchanges), logouts: make(chan struct{}, maxLogouts)}
 	out.metadata = fetched[metadata]{fresh: metadataFresh, stale: metadataStale, interval: fetchInterval, now: u.now,
 		fetch: func(ctx context.Context) (*metadata, error) { return u.discover(ctx, out) }}
 	out.keys = fetched[keySet]{fresh: keysFresh, stale: keysStale, interval: fetchInterval, now: u.now,
 		fetch: func(ctx context.Context) (*keySet, error) { return u.fetchKeys(ctx, out) }}
 	return out, nil
 }
+
+// reservedID is no provider's: applications behind a proxy know an OAuth client that acts for itself as client:NAME.
+const reservedID = "client"
 
 func isID(s string) bool {
 	if s == "" || len(s) > 32 {
@@ -381,9 +410,7 @@ func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "start":
 		u.start(w, r, site, p)
 	case "callback":
-		site.Auth.Optional(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			u.callback(w, r, site, p)
-		})).ServeHTTP(w, r)
+		u.callback(w, r, site, p)
 	default:
 		u.logout(w, r, p)
 	}

@@ -132,3 +132,6 @@ func (f *fixture) alive(s afterlogin.Issued) bool {
 	}
 	return err == nil
 }
+
+// Known reports whether the cookie is of a browser that the user has signed in with before.
+func (f *fixture) Known(name, cookie string) bool { return f.device(name, cookie) != nil }

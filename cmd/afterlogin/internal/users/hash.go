@@ -113,11 +113,6 @@ func (h *hasher) make(ctx context.Context, password string) (string, error) {
 		return "", err
 	}
 	defer h.leave()
-	return h.create(password)
-}
-
-// create is make for who has entered.
-func (h *hasher) create(password string) (string, error) {
 	h.made.Add(1)
 	return argon2id.CreateHash(password, h.params.lib())
 }

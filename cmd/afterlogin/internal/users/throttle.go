@@ -33,7 +33,7 @@ var (
 	// All browsers together that the user has not signed in with before: 12 an hour. That is far under what finds a
 	// password that CheckPassword lets through, and the owner with a new device still has a turn.
 	accountRule = rule{free: 5, first: time.Second, longest: 5 * time.Minute, forgive: 10 * time.Minute}
-	// One browser that the user has signed in with before.
+	// One browser that the user has signed in with before, since the password was set.
 	deviceRule = rule{free: 5, first: time.Second, longest: 5 * time.Minute, forgive: 10 * time.Minute}
 	// An address (IPv6: the network of a household, /64), whatever the name. Many people may share one.
 	addressRule = rule{free: 30, first: time.Second, longest: 5 * time.Minute, forgive: 2 * time.Minute}
@@ -67,51 +67,109 @@ func newThrottle(n sizes) *throttle {
 
 // A try is what was counted for one password, to be given back if it was right, or if nobody looked at it.
 type try struct {
-	t    *throttle
-	keys [3]uint64 // of the account, the address, the network; or of the device
-	n    int
+	t  *throttle
+	of [4]counted // of the account or the device, the address and its network; and of the account after all
+	n  int
+}
+
+// counted is a key in one of the tables.
+type counted struct {
+	in  *table
+	key uint64
+}
+
+func (c counted) wait(at int64) int64 { return c.in.wait(c.key, at) }
+
+func (y *try) count(c counted, at int64) {
+	c.in.count(c.key, at)
+	y.of[y.n] = c
+	y.n++
 }
 
 // take counts a try, before anything is computed for it, so that of many at once no more get through than one after the
-// other. With a device, which is what a cookie proved, only that is counted. The error is a *ThrottledError.
+// other: for the device, if there is one, which is what a cookie proved, and for the account otherwise; and for the address
+// and its network in any case. The error is a *ThrottledError.
 func (t *throttle) take(name string, device []byte, from netip.Addr, now time.Time) (try, error) {
 	at := now.UnixMilli()
 	y := try{t: t}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	who := t.account(name)
 	if device != nil {
-		y.keys[0], y.n = maphash.Bytes(t.seed, device), 1
-		if wait := t.devices.wait(y.keys[0], at); wait > 0 {
-			return try{}, throttled(wait)
-		}
-		t.devices.count(y.keys[0], at)
-		return y, nil
+		who = counted{&t.devices, maphash.Bytes(t.seed, device)}
 	}
-	y.keys[0], y.n = maphash.String(t.seed, name), 1
+	places, n := t.places(from)
 	var wait int64
-	if from = from.Unmap().WithZone(""); from.IsValid() {
-		y.keys[1], y.keys[2], y.n = t.network(from, 32, 64), t.network(from, 24, 48), 3
-		wait = max(t.addresses.wait(y.keys[1], at), t.networks.wait(y.keys[2], at))
-		if wait == 0 {
-			// Counted even if the account's turn has not come: who asks for it without waiting soon has to.
-			t.addresses.count(y.keys[1], at)
-			t.networks.count(y.keys[2], at)
+	for _, p := range places[:n] {
+		wait = max(wait, p.wait(at))
+	}
+	if wait == 0 {
+		// Counted even if the account's turn has not come: who asks for it without waiting soon has to.
+		for _, p := range places[:n] {
+			y.count(p, at)
 		}
 	}
-	wait = max(wait, t.accounts.wait(y.keys[0], at))
-	if wait > 0 {
+	if wait = max(wait, who.wait(at)); wait > 0 {
 		return try{}, throttled(wait)
 	}
-	t.accounts.count(y.keys[0], at)
+	y.count(who, at)
 	return y, nil
+}
+
+// unknown counts a try for the account after all: what the cookie proved was of another password. The error is a
+// *ThrottledError.
+func (y *try) unknown(name string, now time.Time) error {
+	at := now.UnixMilli()
+	y.t.mu.Lock()
+	defer y.t.mu.Unlock()
+	c := y.t.account(name)
+	if wait := c.wait(at); wait > 0 {
+		return throttled(wait)
+	}
+	y.count(c, at)
+	return nil
 }
 
 func throttled(ms int64) error {
 	return &ThrottledError{RetryAfter: time.Duration((ms+999)/1000) * time.Second}
 }
 
-// network returns the key of the network that the address is in.
-func (t *throttle) network(a netip.Addr, v4, v6 int) uint64 {
+func (t *throttle) account(name string) counted {
+	return counted{&t.accounts, maphash.String(t.seed, name)}
+}
+
+// The networks that are counted as one: an address, and its neighbours.
+const (
+	v4Address, v6Address = 32, 64
+	v4Network, v6Network = 24, 48
+)
+
+// places returns what a try from the address is counted for. All whose address is not known are counted as one address:
+// whoever can hide it must not gain by that.
+func (t *throttle) places(from netip.Addr) (out [2]counted, n int) {
+	address := network(from, v4Address, v6Address)
+	out[0] = counted{&t.addresses, t.place(address)}
+	if !address.IsValid() {
+		return out, 1
+	}
+	out[1] = counted{&t.networks, t.place(network(from, v4Network, v6Network))}
+	return out, 2
+}
+
+func (t *throttle) place(p netip.Prefix) uint64 {
+	if !p.IsValid() {
+		return maphash.String(t.seed, "nowhere")
+	}
+	b := p.Addr().As16()
+	return maphash.Bytes(t.seed, binary.BigEndian.AppendUint32(b[:], uint32(p.Bits())))
+}
+
+// network returns the network that the address is in, the zero one for the zero address.
+func network(a netip.Addr, v4, v6 int) netip.Prefix {
+	a = a.Unmap().WithZone("")
+	if !a.IsValid() {
+		return netip.Prefix{}
+	}
 	bits := v4
 	if a.Is6() {
 		bits = v6
@@ -120,28 +178,17 @@ func (t *throttle) network(a netip.Addr, v4, v6 int) uint64 {
 	if err != nil {
 		panic("users: " + err.Error()) // the address is valid, and long enough
 	}
-	b := p.Addr().As16()
-	return maphash.Bytes(t.seed, binary.BigEndian.AppendUint32(b[:], uint32(bits)))
+	return p
 }
 
 // back forgets the try. It may be called once.
-func (y try) back() {
-	if y.n == 0 {
-		return
+func (y *try) back() {
+	y.t.mu.Lock()
+	defer y.t.mu.Unlock()
+	for _, c := range y.of[:y.n] {
+		c.in.forget(c.key)
 	}
-	t := y.t
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	switch y.n {
-	case 1:
-		// Without an address, or with a device: a key is in one of the two tables, by 64 random bits.
-		t.devices.forget(y.keys[0])
-		t.accounts.forget(y.keys[0])
-	default:
-		t.accounts.forget(y.keys[0])
-		t.addresses.forget(y.keys[1])
-		t.networks.forget(y.keys[2])
-	}
+	y.n = 0
 }
 
 // ways is how many keys share a place of a table.

@@ -7,10 +7,15 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/store/memstore"
+	"github.com/afterlogin/afterlogin/store/storetest"
 )
 
 // address returns the n-th of many addresses, in as many networks.
@@ -50,7 +55,7 @@ func guess(t testing.TB, p Params) {
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	began, hashes := f.clock(), f.Stats().Hashes
-	var wrong, throttled, owned atomic.Int64
+	var wrong, throttled, busy, owned atomic.Int64
 	const tries, guessers = 10_000, 50
 	var wg sync.WaitGroup
 	for g := range guessers {
@@ -62,6 +67,8 @@ func guess(t testing.TB, p Params) {
 					wrong.Add(1)
 				case errors.As(err, &wait):
 					throttled.Add(1)
+				case errors.Is(err, ErrBusy): // as many of one account are on the way as may be
+					busy.Add(1)
 				default:
 					t.Errorf("%v", err)
 				}
@@ -95,7 +102,7 @@ func guess(t testing.TB, p Params) {
 	grown := int64(after.HeapAlloc) - int64(before.HeapAlloc)
 	t.Logf("%d wrong passwords in %v of its time: %d were looked at (%d hashes in all), %d were throttled; the owner signed in %d times meanwhile; the heap grew by %d KB",
 		tries, f.clock().Sub(began), wrong.Load(), f.Stats().Hashes-hashes, throttled.Load(), owned.Load(), grown>>10)
-	if wrong.Load() > 12 || wrong.Load()+throttled.Load() != tries {
+	if wrong.Load() > 12 || wrong.Load()+throttled.Load()+busy.Load() != tries {
 		t.Errorf("%d passwords were looked at, %d throttled", wrong.Load(), throttled.Load())
 	}
 	if grown > 2<<20 {
@@ -188,9 +195,12 @@ func TestAddress(t *testing.T) {
 	if n := count(func(int) netip.Addr { return netip.MustParseAddr("::ffff:192.0.2.1") }); n != 0 {
 		t.Errorf("an address as IPv6 writes it is another: %d", n)
 	}
-	// Where nothing is known of the address, the account counts alone.
-	if n := count(func(int) netip.Addr { return netip.Addr{} }); n != 2000 {
+	// All whose address is not known are one: to hide it gains nothing.
+	if n := count(func(int) netip.Addr { return netip.Addr{} }); n != 30 {
 		t.Errorf("without an address: %d", n)
+	}
+	if n := strings.Count(f.log.String(), "from an address that is not known"); n != 1 {
+		t.Errorf("the operator is told %d times", n)
 	}
 }
 
@@ -213,16 +223,16 @@ func TestParallelTries(t *testing.T) {
 		for i := range 400 {
 			wg.Go(func() {
 				<-start
-				if device {
-					from := from
-					from.Addr = address(i)
-					if _, err := f.Verify(context.Background(), "mia", bad, from); err == ErrWrong {
+				from := from
+				from.Addr = address(i)
+				for {
+					_, err := f.Verify(context.Background(), "mia", bad, from)
+					if err == ErrWrong {
 						looked.Add(1)
 					}
-					return
-				}
-				if _, err := f.Verify(context.Background(), "mia", bad, From{Addr: address(i)}); err == ErrWrong {
-					looked.Add(1)
+					if !errors.Is(err, ErrBusy) { // no try
+						return
+					}
 				}
 			})
 		}
@@ -385,23 +395,37 @@ func TestBusy(t *testing.T) {
 	most := waitingFor * n
 	for i := range most + 10 {
 		wg.Go(func() {
-			if _, err := f.Verify(ctx, fmt.Sprint("user", i), bad, From{}); errors.Is(err, ErrBusy) {
-				if busy.Add(1) == 10 { // those that are too many
-					cancel()
-				}
+			if _, err := f.Verify(ctx, fmt.Sprint("user", i), bad, From{Addr: address(i)}); errors.Is(err, ErrBusy) {
+				busy.Add(1)
 			} else {
 				t.Errorf("%v", err)
 			}
 		})
 	}
+	for busy.Load()+f.Stats().Waiting < int64(most+10) { // those that are too many have gone, the others wait
+		runtime.Gosched()
+	}
+	if busy.Load() < 10 {
+		t.Errorf("%d are one too many", busy.Load())
+	}
+	cancel()
 	wg.Wait()
 	if busy.Load() != int64(most+10) || f.Stats().Waiting != 0 {
 		t.Errorf("%d were busy, %d wait", busy.Load(), f.Stats().Waiting)
 	}
-	for range 100 {
-		if _, err := f.Verify(ctx, "mia", good, From{Addr: elsewhere}); !errors.Is(err, ErrBusy) {
-			t.Fatal(err)
+	for range 100 { // more than may be wrong
+		gone, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := f.Verify(gone, "mia", good, From{Addr: elsewhere}); !errors.Is(err, ErrBusy) {
+				t.Error(err)
+			}
+		})
+		for f.Stats().Waiting == 0 {
+			runtime.Gosched()
 		}
+		cancel()
+		wg.Wait()
 	}
 	for range n {
 		<-f.hasher.slots
@@ -434,4 +458,189 @@ func BenchmarkThrottled(b *testing.B) {
 	for b.Loop() {
 		f.Verify(context.Background(), "mia", bad, From{Addr: elsewhere})
 	}
+}
+
+// Who has an account, and signs in with the right password over and over, from many addresses and known browsers at once,
+// keeps nobody else waiting: others get in all the while.
+func TestOneAccountKeepsNobodyOut(t *testing.T) {
+	f := open(t, nil, Params{Memory: 512, Time: 1, Threads: 1})
+	f.add("mallory")
+	f.add("tom")
+	passes := make([]string, 40)
+	for i := range passes {
+		v, err := f.verify("mallory", good)
+		if err != nil {
+			t.Fatal(err)
+		}
+		passes[i] = v.Device
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	var in, busy atomic.Int64
+	for i := range 80 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				switch _, err := f.Verify(ctx, "mallory", good, From{Addr: address(i), Device: passes[i%40]}); {
+				case err == nil:
+					in.Add(1)
+				case errors.Is(err, ErrBusy):
+					busy.Add(1)
+					runtime.Gosched()
+				case ctx.Err() == nil:
+					t.Errorf("mallory: %v", err)
+				}
+			}
+		})
+	}
+	for in.Load() == 0 || busy.Load() == 0 {
+		runtime.Gosched()
+	}
+	for range 10 {
+		if _, err := f.Verify(t.Context(), "tom", good, From{Addr: elsewhere}); err != nil {
+			t.Errorf("tom: %v", err)
+		}
+		if n := f.Stats().Waiting; n > perName {
+			t.Errorf("%d wait at once", n)
+		}
+	}
+	cancel()
+	wg.Wait()
+	// Nor by changing it over and over.
+	v, err := f.Verify(t.Context(), "mallory", good, From{Addr: elsewhere})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range perName {
+		f.lanes.enter(lane{name: "mallory", known: true})
+	}
+	if _, err := f.ChangePassword(t.Context(), v, other, ""); !errors.Is(err, ErrBusy) {
+		t.Errorf("one change more: %v", err)
+	}
+	for range perName {
+		f.lanes.leave(lane{name: "mallory", known: true})
+	}
+	if _, err := f.ChangePassword(t.Context(), v, other, ""); err != nil {
+		t.Errorf("a change: %v", err)
+	}
+	if len(f.lanes.on) != 0 {
+		t.Errorf("after it, %v are on the way", f.lanes.on)
+	}
+}
+
+// One address gets no more than half of the places, whatever the names.
+func TestOneAddressKeepsNobodyOut(t *testing.T) {
+	f := open(t, nil, quick)
+	f.add("tom")
+	n := cap(f.hasher.slots)
+	for range n {
+		f.hasher.slots <- struct{}{}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var wg sync.WaitGroup
+	var busy atomic.Int64
+	const all = perAddress + 20
+	for i := range all {
+		wg.Go(func() {
+			// As Verify does after the throttle, which lets right passwords through.
+			name, from := lane{name: fmt.Sprint("user", i)}, lane{from: network(elsewhere, v4Address, v6Address)}
+			if _, _, err := f.compare(ctx, name, from, bad, f.hasher.dummy); errors.Is(err, ErrBusy) && ctx.Err() == nil {
+				busy.Add(1)
+			}
+		})
+	}
+	for busy.Load()+f.Stats().Waiting < all {
+		runtime.Gosched()
+	}
+	if busy.Load() != 20 {
+		t.Errorf("%d of %d are refused", busy.Load(), all)
+	}
+	if _, err := f.verify("tom", good); !errors.Is(err, ErrBusy) {
+		t.Errorf("one more from there: %v", err)
+	}
+	for range n {
+		<-f.hasher.slots
+	}
+	if _, err := f.Verify(t.Context(), "tom", good, From{Addr: netip.MustParseAddr("203.0.113.5")}); err != nil {
+		t.Errorf("from elsewhere: %v", err)
+	}
+	cancel()
+	wg.Wait()
+}
+
+// Somebody who knew the password has collected passes of hundreds of browsers. After a change of the password they are
+// worth nothing; and before it, addresses are counted with them, too.
+func TestCollectedPasses(t *testing.T) {
+	f := open(t, nil, quick)
+	f.add("mia")
+	passes := make([]string, 200)
+	for i := range passes {
+		v, err := f.verify("mia", good)
+		if err != nil {
+			t.Fatal(err)
+		}
+		passes[i] = v.Device
+	}
+	guess := func(from func(i int) netip.Addr) (looked int) {
+		for i := range 1000 {
+			if _, err := f.Verify(t.Context(), "mia", bad, From{Addr: from(i), Device: passes[i%len(passes)]}); err == ErrWrong {
+				looked++
+			}
+		}
+		return looked
+	}
+	here := netip.MustParseAddr("203.0.113.5")
+	if n := guess(func(int) netip.Addr { return here }); n > int(addressRule.free) {
+		t.Errorf("from one address %d were looked at", n)
+	}
+	f.pass(24 * time.Hour)
+	if _, err := f.SetPassword(t.Context(), "mia", other); err != nil {
+		t.Fatal(err)
+	}
+	if n := guess(address); n > int(accountRule.free) {
+		t.Errorf("after a change of the password %d were looked at", n)
+	}
+	// The browser that signs in with the new one is known again, by a new pass in place of the old one.
+	f.pass(24 * time.Hour)
+	v, err := f.Verify(t.Context(), "mia", other, From{Addr: elsewhere, Device: passes[0]})
+	if err != nil || v.Device == "" || strings.Contains(v.Device, passes[0]) {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	guess(address)
+	if _, err := f.Verify(t.Context(), "mia", other, From{Addr: elsewhere, Device: v.Device}); err != nil {
+		t.Errorf("the known browser: %v", err)
+	}
+}
+
+// A store that hangs is not taken for a crowd: who comes next waits for no place that one who waits for the store holds.
+func TestSlowStore(t *testing.T) {
+	faulty := storetest.NewFaulty(memstore.New(), nil)
+	f := open(t, faulty, quick)
+	f.add("mia")
+	var hung atomic.Int64
+	faulty.SetHook(func(c storetest.Call) storetest.Fault {
+		if c.Method == "Get" {
+			hung.Add(1)
+			return storetest.Fault{HangBefore: true}
+		}
+		return storetest.Fault{}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	n := cap(f.hasher.slots) + 1
+	for i := range n {
+		wg.Go(func() {
+			if _, err := f.Verify(ctx, fmt.Sprint("user", i), bad, From{Addr: address(i)}); !errors.Is(err, afterlogin.ErrUnavailable) || errors.Is(err, ErrBusy) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	for hung.Load() < int64(n) && f.Stats().Waiting == 0 {
+		runtime.Gosched()
+	}
+	if f.Stats().Waiting != 0 {
+		t.Error("somebody waits for a hash, and the store hangs")
+	}
+	cancel()
+	wg.Wait()
 }

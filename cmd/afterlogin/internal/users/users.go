@@ -10,7 +10,7 @@
 // A new password ends the user's sessions, and so does a scope that is taken away; disabling a user ends API keys, too.
 // These are two records, the user's and the subject's of the core, and the order is:
 //
-//  1. the user's record is changed, and says in the same write that sessions from before it are to end;
+//  1. the user's record is changed, and says in the same write that sessions from before it are to end, and since when;
 //  2. they are ended, with one write (Authority.RevokeSubject, or RevokeOthers);
 //  3. the user's record is changed to say that this was done.
 //
@@ -18,7 +18,7 @@
 // fails by its mark, which is older than the second step. A crash, or a store that does not answer, between the first and
 // the third leaves a record that says so: the caller gets an error, the list shows it, and the second step is made up for
 // by whoever comes first: the same change again, the user's next sign-in, or Finish, which a server calls as it starts
-// and every minute.
+// and every minute, and which leaves a change alone that may still be under way.
 package users
 
 import (
@@ -29,6 +29,7 @@ import (
 	"iter"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/afterlogin/afterlogin"
@@ -44,12 +45,14 @@ var (
 	ErrNoUser = errors.New("there is no user of this name")
 	// ErrUserExists is returned by Add.
 	ErrUserExists = errors.New("there is a user of this name")
-	// ErrChanged is returned if somebody else changed the user over and over meanwhile.
+	// ErrChanged is returned if somebody else changed the user over and over meanwhile, and by ChangePassword if the password
+	// that was checked is not the user's any more.
 	ErrChanged = errors.New("the user was changed meanwhile")
 	// ErrWrong is returned by Verify: the name, the password, or both are wrong, or the user is disabled. Which of these
 	// is nobody's business but the operator's.
 	ErrWrong = errors.New("wrong name or password")
-	// ErrBusy is returned by Verify if too many passwords are being checked already.
+	// ErrBusy is returned by Verify if too many passwords are being checked already, for everybody, for this user, or from
+	// this address.
 	ErrBusy = errors.New("too many passwords are being checked at once")
 )
 
@@ -92,6 +95,8 @@ type Users struct {
 	minLength int
 	hasher    *hasher
 	throttle  *throttle
+	lanes     lanes
+	nowhere   sync.Once // warns of requests whose address is not known
 }
 
 // New returns the list that the authority keeps.
@@ -147,8 +152,11 @@ type detail struct {
 	Hash     string   `json:"hash"`
 	Disabled bool     `json:"disabled,omitempty"`
 	Scopes   []string `json:"scopes,omitempty"`
-	Set      int64    `json:"set"`           // when the password was, in ms
-	End      string   `json:"end,omitempty"` // what is to be ended: endSessions or endEverything
+	// Set is when the password was set, in ms, and a later number for every later password: a hash that is made anew for the
+	// same password keeps it.
+	Set   int64  `json:"set"`
+	End   string `json:"end,omitempty"`    // what is to be ended: endSessions or endEverything
+	EndAt int64  `json:"end_at,omitempty"` // when that was noted, in ms
 }
 
 const (
@@ -204,26 +212,23 @@ func (u *Users) User(ctx context.Context, name string) (*User, error) {
 	return newUser(e, d), nil
 }
 
-// All yields the users, in no order. It yields an error as the last thing, if at all.
+// All yields the users, in no order. A user whose record cannot be read is left out, and named in the log: the others are
+// there. It yields an error as the last thing, if at all.
 func (u *Users) All(ctx context.Context) iter.Seq2[*User, error] {
 	return func(yield func(*User, error) bool) {
-		var broken error
 		for e, err := range u.authority.Entries(ctx, u.tenant, Realm) {
 			if err != nil {
 				yield(nil, err)
 				return
 			}
 			d, err := parse(e)
-			if err != nil { // the others can be read
-				broken = err
+			if err != nil {
+				u.log.ErrorContext(ctx, "a user is missing from a list", "user", e.Name, "err", err)
 				continue
 			}
 			if !yield(newUser(e, d), nil) {
 				return
 			}
-		}
-		if broken != nil {
-			yield(nil, broken)
 		}
 	}
 }

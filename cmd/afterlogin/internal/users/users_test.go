@@ -258,30 +258,30 @@ func TestDevice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v, err := u.Verify(t.Context(), "mia", good, From{Device: c}); err != nil || v.Device != "" || u.Known("mia", c) {
+	if v, err := u.Verify(t.Context(), "mia", good, From{Device: c}); err != nil || v.Device != "" || u.device("mia", c) != nil {
 		t.Errorf("without keys: %+v, %v", v, err)
 	}
 }
 
 func FuzzDevice(f *testing.F) {
 	x := open(f, memstore.New(), quick)
-	f.Add("mia", x.newPass("mia"))
-	f.Add("mia", x.newPass("mia")+"."+x.newPass("tom"))
+	f.Add("mia", x.newPass("mia", 1))
+	f.Add("mia", x.newPass("mia", 1)+"."+x.newPass("tom", 1))
 	f.Add("mia", "....")
 	f.Fuzz(func(t *testing.T, name, cookie string) {
 		mine := false
 		for _, pass := range strings.Split(cookie, ".") {
-			if id, _, ok := x.checkPass(name, pass); ok {
+			if p := x.checkPass(name, pass); p != nil {
 				mine = true
-				if len(id) != 12 {
-					t.Errorf("an id of %d bytes", len(id))
+				if len(p.id) != 13 {
+					t.Errorf("an id of %d bytes", len(p.id))
 				}
 			}
 		}
 		if x.Known(name, cookie) && !mine {
 			t.Errorf("%q knows %q without a pass", cookie, name)
 		}
-		if next := x.remember("mia", cookie); next != "" && (len(next) > MaxDevice || !x.Known("mia", next) || strings.ContainsAny(next, "; ,\"\r\n")) {
+		if next := x.Remember(&User{Name: "mia", PasswordChanged: time.UnixMilli(1)}, cookie); next != "" && (len(next) > MaxDevice || !x.Known("mia", next) || strings.ContainsAny(next, "; ,\"\r\n")) {
 			t.Errorf("after %q: %q", cookie, next)
 		}
 	})

@@ -9,12 +9,12 @@ import (
 	"github.com/afterlogin/afterlogin"
 )
 
-// storeTimeout bounds how long a store that does not answer keeps others from their turn.
+// storeTimeout bounds how long somebody waits for a store that does not answer.
 const storeTimeout = 10 * time.Second
 
 // From is where a password comes from.
 type From struct {
-	Addr   netip.Addr // the zero Addr: not known, and not counted
+	Addr   netip.Addr // the zero Addr: not known; all such are counted as one
 	Device string     // the value of the browser's device cookie, "" if it sent none
 }
 
@@ -38,45 +38,45 @@ func (u *Users) Verify(ctx context.Context, typed, password string, from From) (
 	if len(name) > MaxPassword { // counted as one name, whatever it is
 		name = ""
 	}
-	id, _ := u.device(name, from.Device)
+	if !from.Addr.IsValid() {
+		u.nowhere.Do(func() {
+			u.log.WarnContext(ctx, "somebody signs in from an address that is not known; all such are counted as one, and a few wrong passwords make all of them wait. Does the proxy in front say where its requests come from (X-Forwarded-For)?")
+		})
+	}
+	var id []byte
+	pass := u.device(name, from.Device)
+	if pass != nil {
+		id = pass.id
+	}
 	tried, err := u.throttle.take(name, id, from.Addr, u.now())
 	if err != nil {
 		return nil, err
 	}
-	v, err := u.verify(ctx, name, password)
-	if err != nil {
-		if !errors.Is(err, ErrWrong) { // nobody has learned anything
-			tried.back()
-		}
-		return nil, err
+	v, err := u.verify(ctx, name, password, from, pass, &tried)
+	var early *ThrottledError
+	switch {
+	case err == nil:
+		tried.back()
+		v.Device = u.Remember(v.User, from.Device)
+	case !errors.Is(err, ErrWrong) && !errors.As(err, &early): // nobody has learned anything
+		tried.back()
 	}
-	tried.back()
-	v.Device = u.remember(name, from.Device)
-	return v, nil
+	return v, err
 }
 
-// verify is Verify without the throttle.
-func (u *Users) verify(ctx context.Context, name, password string) (*Verified, error) {
+// verify is Verify after the try was counted.
+func (u *Users) verify(ctx context.Context, name, password string, from From, pass *pass, tried *try) (*Verified, error) {
 	if len(password) > MaxPassword { // nobody has such a one
 		return nil, ErrWrong
 	}
-	if err := u.hasher.enter(ctx); err != nil {
-		return nil, err
-	}
-	defer u.hasher.leave()
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
 	// The same reads for every name, in this order: a change after the mark makes the sign-in fail, one before it is seen.
-	// A name that nobody can have is read like any other that nobody has.
+	// They come before the wait for a hash: a store that does not answer keeps nobody else's password waiting. A name that
+	// nobody can have is read like any other that nobody has.
 	key := name
 	if !validName(key) {
 		key = "-"
 	}
-	mark, err := u.authority.Begin(ctx, u.tenant, key)
-	if err != nil {
-		return nil, err
-	}
-	e, d, err := u.read(ctx, key)
+	mark, e, d, err := u.marked(ctx, key)
 	hash := u.hasher.dummy
 	switch {
 	case err == nil && key == name:
@@ -89,8 +89,16 @@ func (u *Users) verify(ctx context.Context, name, password string) (*Verified, e
 		u.log.ErrorContext(ctx, "a user cannot sign in", "user", key, "err", err)
 		return nil, err
 	}
-	ok, have, err := u.hasher.compare(password, hash)
+	known := pass != nil && d != nil && pass.set == d.Set
+	if pass != nil && !known { // it is of a password that was taken back since
+		if err := tried.unknown(name, u.now()); err != nil {
+			return nil, err
+		}
+	}
+	ok, have, err := u.compare(ctx, lane{name: key, known: known}, lane{from: network(from.Addr, v4Address, v6Address)}, password, hash)
 	switch {
+	case errors.Is(err, ErrBusy):
+		return nil, err
 	case err != nil:
 		u.log.ErrorContext(ctx, "a user cannot sign in", "user", key, "err", err)
 		return nil, err
@@ -104,21 +112,9 @@ func (u *Users) verify(ctx context.Context, name, password string) (*Verified, e
 		return nil, ErrWrong
 	}
 	if d.End != "" { // a change that was not carried through: see the package
-		if e, d, err = u.finish(ctx, e, d); err != nil {
+		if mark, e, d, err = u.resume(ctx, e, d); err != nil {
 			return nil, err
 		}
-		if mark, err = u.authority.Begin(ctx, u.tenant, name); err != nil {
-			return nil, err
-		}
-		// What the mark was taken after must still be so: read once more, and with the same hash.
-		again, now, err := u.read(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		if now.Hash != hash || now.Disabled || now.End != "" {
-			return nil, ErrWrong
-		}
-		e, d = again, now
 	}
 	if u.params.risen(have) {
 		e, d = u.rehash(ctx, e, d, password)
@@ -126,14 +122,59 @@ func (u *Users) verify(ctx context.Context, name, password string) (*Verified, e
 	return &Verified{User: newUser(e, d), Mark: mark}, nil
 }
 
+// marked returns a mark for the subject, and the user's record, which was read after it.
+func (u *Users) marked(ctx context.Context, name string) (afterlogin.Mark, *afterlogin.Entry, *detail, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	mark, err := u.authority.Begin(ctx, u.tenant, name)
+	if err != nil {
+		return mark, nil, nil, err
+	}
+	e, d, err := u.read(ctx, name)
+	return mark, e, d, err
+}
+
+// compare computes the hash when it is its turn.
+func (u *Users) compare(ctx context.Context, name, from lane, password, hash string) (bool, Params, error) {
+	if !u.lanes.enter(name, from) {
+		return false, Params{}, ErrBusy
+	}
+	defer u.lanes.leave(name, from)
+	if err := u.hasher.enter(ctx); err != nil {
+		return false, Params{}, err
+	}
+	defer u.hasher.leave()
+	return u.hasher.compare(password, hash)
+}
+
+// resume carries a change through, for somebody whose password is right, and returns what marked does: what the mark was
+// taken after must still be so.
+func (u *Users) resume(ctx context.Context, e *afterlogin.Entry, d *detail) (afterlogin.Mark, *afterlogin.Entry, *detail, error) {
+	before, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	if _, err := u.end(before, e, d, ""); err != nil {
+		return afterlogin.Mark{}, nil, nil, err
+	}
+	mark, e, now, err := u.marked(ctx, e.Name)
+	if err == nil && (now.Set != d.Set || now.Disabled || now.End != "") {
+		err = ErrWrong
+	}
+	return mark, e, now, err
+}
+
 // rehash replaces the hash by one with the parameters of today, if nobody else changes the user meanwhile; if it cannot,
-// the next sign-in will. The caller has entered.
+// the next sign-in will.
 func (u *Users) rehash(ctx context.Context, e *afterlogin.Entry, d *detail, password string) (*afterlogin.Entry, *detail) {
-	hash, err := u.hasher.create(password)
+	hash, err := u.hasher.make(ctx, password)
+	if errors.Is(err, ErrBusy) {
+		return e, d
+	}
 	if err != nil {
 		u.log.ErrorContext(ctx, "a hash cannot be made", "err", err)
 		return e, d
 	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
 	changed := *d
 	changed.Hash = hash
 	got, err := u.authority.ChangeEntry(ctx, e, changed.json())
