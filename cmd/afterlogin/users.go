@@ -23,7 +23,7 @@ import (
 func (p *program) usersCommand() *cobra.Command {
 	return group("users", "Add and change built-in users", "Add, list, show, disable and enable the users of a server that people sign in as at /login, and give them passwords.",
 		p.usersAddCommand(), p.usersListCommand(), p.usersShowCommand(), p.usersPasswdCommand(),
-		p.usersChangeCommand("disable", "Keep a user from signing in", "Keep a user from signing in, and end everything that the user has: sessions, grants and API keys. Running it again does no harm.\n\n" +
+		p.usersChangeCommand("disable", "Keep a user from signing in", "Keep a user from signing in, and end everything that the user has: sessions, grants and API keys. Running it again does no harm.\n\n"+
 			"It is about the sign-in page. An application that makes sessions or API keys itself, with a key of its own, can still make them for this name.", true),
 		p.usersChangeCommand("enable", "Let a user sign in again", "Let a user sign in again. What was ended stays ended.", false))
 }
