@@ -116,6 +116,16 @@ func (c *Config) GatewayApps() []App {
 	return apps
 }
 
+// TrustedProxies returns the networks of proxies that are believed about requests for the server itself: those of the
+// gateway, if there is one, or if somebody says that there is a proxy. Otherwise nobody is: the default names loopback,
+// from where every program of this machine could say what it likes.
+func (c *Config) TrustedProxies() []netip.Prefix {
+	if len(c.GatewayApps()) == 0 && !c.BehindProxy && slices.Equal(c.Proxies, Default().Proxies) {
+		return nil
+	}
+	return c.GatewayProxies()
+}
+
 // GatewayProxies returns the networks of the proxies that are believed.
 func (c *Config) GatewayProxies() []netip.Prefix {
 	var out []netip.Prefix

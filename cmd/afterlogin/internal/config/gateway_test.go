@@ -216,3 +216,24 @@ func TestNobodyCanSignIn(t *testing.T) {
 		}
 	}
 }
+
+// Nobody is believed about an address where nobody has said that there is a proxy: the default networks are those from
+// where every program of the machine comes.
+func TestTrustedProxies(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                         "[]",
+		"listen: 127.0.0.1:7071\n": "[]",
+		"behind_proxy: true\n":     "[127.0.0.0/8 ::1/128]",
+		"gateway: {origins: [https://a.example]}\n":      "[127.0.0.0/8 ::1/128]",
+		"gateway: {proxies: [10.0.0.1]}\n":               "[10.0.0.1/32]",
+		"gateway: {proxies: [127.0.0.1], origins: []}\n": "[127.0.0.1/32]",
+	} {
+		l, err := load(t, "issuer: https://auth.example\n"+text, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(l.Config.TrustedProxies()); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+}

@@ -42,6 +42,7 @@ var ErrOther = errors.New("somebody else than the person of the session has conf
 //
 // Errors: ErrOther, and those of httpauth's SignIn and StepUpSince. Fail writes an answer to each.
 func (l *Login) SignIn(w http.ResponseWriter, r *http.Request, site *Site, id Identity) (*afterlogin.Session, error) {
+	id.Remember = id.Remember && !l.o.NoRemember // anybody can write remember=1
 	methods := slices.Clone(id.Methods)
 	if id.ACR != "" {
 		methods = append(methods, afterlogin.ACRMethod(id.ACR))

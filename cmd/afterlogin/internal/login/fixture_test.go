@@ -175,7 +175,7 @@ func (f *fixture) upstream(w http.ResponseWriter, r *http.Request, site *Site) {
 		io.WriteString(w, "<!doctype html><title>who</title><p id=who>"+html.EscapeString(who))
 		return
 	}
-	id := Identity{Subject: q.Get("subject"), Methods: []string{"otp"}, ACR: q.Get("acr"), Confirm: q.Has("confirm"), At: f.clock()}
+	id := Identity{Subject: q.Get("subject"), Methods: []string{"otp"}, ACR: q.Get("acr"), Confirm: q.Has("confirm"), Remember: q.Has("remember"), At: f.clock()}
 	if q.Has("stale") {
 		mark, err := f.a.Begin(r.Context(), 0, id.Subject)
 		if err != nil {

@@ -101,7 +101,7 @@ func TestHandOver(t *testing.T) {
 // Who signs out where a session was handed over to is signed out at home, too, or the next page would sign them in again;
 // and a change of the password there ends all sessions, since none can be spared alone.
 func TestSignOutOfHandOver(t *testing.T) {
-	for _, what := range []string{"sign-out", "change"} {
+	for _, what := range []string{"sign-out", "change", "change at home", "sign-out, the store fails behind the root"} {
 		f := open(t, nil)
 		b := f.browser(f.home)
 		b.follow(b.signIn("mia", good, f.app.Origin+"/x"), f.app.Origin+"/x")
@@ -121,6 +121,24 @@ func TestSignOutOfHandOver(t *testing.T) {
 			if elsewhere.session() == nil {
 				t.Error("another device is signed out")
 			}
+		case "sign-out, the store fails behind the root":
+			form, n := there.get("/.afterlogin/logout").form(), 0
+			f.store.SetHook(func(c storetest.Call) (fault storetest.Fault) {
+				if c.Method == "Apply" {
+					if n++; n > 1 {
+						fault.Before = storetest.ErrFault
+					}
+				}
+				return fault
+			})
+			a := there.do("POST", "/.afterlogin/logout", form)
+			f.store.SetHook(nil)
+			if a.status != 303 {
+				t.Errorf("%s: %d", what, a.status)
+			}
+		case "change at home":
+			a := b.do("POST", "/password", b.get("/password").fill("password", good, "new", other, "repeat", other))
+			a.wants(t, "the change", 200, "Your password is changed", "All your devices are signed out, this one too")
 		case "change":
 			a := there.do("POST", "/.afterlogin/password", there.get("/.afterlogin/password").fill("password", good, "new", other, "repeat", other))
 			a.wants(t, "the change", 200, "Your password is changed", "All your devices are signed out, this one too")

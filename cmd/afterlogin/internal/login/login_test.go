@@ -68,6 +68,14 @@ func TestRemember(t *testing.T) {
 	if b.signIn("mia", good, "", "remember", "on"); b.session().Policy != afterlogin.PolicyBrowser {
 		t.Error("remembered, though nobody is asked")
 	}
+	// Nor are a provider's people, whatever they write into an address.
+	for remember, want := range map[bool]string{false: afterlogin.PolicyRemember, true: afterlogin.PolicyBrowser} {
+		f := open(t, func(o *Options) { o.NoRemember = remember })
+		b := f.browser(f.app)
+		if b.get("/test/complete?subject=corp:7&remember=1"); b.session().Policy != want {
+			t.Errorf("NoRemember %v: %s", remember, b.session().Policy)
+		}
+	}
 }
 
 // The answer is the same for a wrong password, a name that nobody has, and a user who is disabled.

@@ -68,8 +68,10 @@ func (l *Login) password(w http.ResponseWriter, r *http.Request, site *Site) {
 		})
 		return
 	}
+	// What stands below the session is spared with it, and a session that was handed over from here, which somebody may have
+	// a copy of, stands there; of one that was handed over to here, what it came from would be spared.
 	spare := s.ID
-	if s.Root != s.ID {
+	if s.Root != s.ID || site.Origin == l.o.Home && len(l.o.HandOver) > 0 {
 		spare = ""
 	} else if !l.freshToken(w, r, site, v) {
 		return

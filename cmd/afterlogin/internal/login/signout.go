@@ -39,9 +39,12 @@ func (l *Login) postLogout(w http.ResponseWriter, r *http.Request, site *Site) {
 		return
 	}
 	s := session(r)
-	err = l.endRoot(r, s)
+	root, err := l.endRoot(r, s)
 	if err == nil {
 		err = site.Auth.SignOut(w, r)
+		if root && errors.Is(err, afterlogin.ErrUnavailable) {
+			err = nil // it ended with its root; the cookie that is left opens nothing
+		}
 	}
 	if err != nil {
 		if errors.Is(err, afterlogin.ErrUnavailable) { // the cookie stays, and the person must know
@@ -80,13 +83,13 @@ func (l *Login) postLogout(w http.ResponseWriter, r *http.Request, site *Site) {
 
 // endRoot ends what a session that was handed over from another site came from, and whatever else was handed over from
 // there: all of it was made for this person in this browser, and would sign them in again at the next page.
-func (l *Login) endRoot(r *http.Request, s *afterlogin.Session) error {
+func (l *Login) endRoot(r *http.Request, s *afterlogin.Session) (ended bool, err error) {
 	if s == nil || s.Root == s.ID || !strings.HasPrefix(string(s.Root), "ses_") {
-		return nil
+		return false, nil
 	}
-	err := l.o.Authority.Revoke(r.Context(), s.Root, afterlogin.ReasonSignedOut)
+	err = l.o.Authority.Revoke(r.Context(), s.Root, afterlogin.ReasonSignedOut)
 	if errors.Is(err, afterlogin.ErrNoSession) {
-		return nil
+		return false, nil
 	}
-	return err
+	return err == nil, err
 }

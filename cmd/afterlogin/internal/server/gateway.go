@@ -38,9 +38,9 @@ func (s *Server) openGateway() error {
 	return nil
 }
 
-// clientAddr tells where a request came from: what the configured proxies say of it, or the address of the connection.
+// clientAddr tells where a request came from: what proxies that are believed say of it, or the address of the connection.
 func (s *Server) clientAddr() func(*http.Request) netip.Addr {
-	return gateway.ClientAddr(s.config.GatewayProxies())
+	return gateway.ClientAddr(s.config.TrustedProxies())
 }
 
 // sign signs claims with the installation's key.

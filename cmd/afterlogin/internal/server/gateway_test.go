@@ -131,6 +131,18 @@ func TestGateway(t *testing.T) {
 		}
 	}
 
+	for _, hosts := range [][]string{{"x, shop.localhost:8080"}, {"Shop.localhost:8080"}, {"x", "shop.localhost:8080"}} {
+		r := httptest.NewRequest("GET", "/v1/sessions", nil)
+		r.Host, r.RemoteAddr = "127.0.0.1:7070", "127.0.0.1:4711"
+		r.Header["X-Forwarded-Host"] = hosts
+		r.Header.Set("X-Api-Key", key)
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, r)
+		if w.Code != http.StatusMisdirectedRequest {
+			t.Errorf("X-Forwarded-Host %q: %d", hosts, w.Code)
+		}
+	}
+
 	// Who is not a configured proxy says nothing.
 	r := httptest.NewRequest("GET", gateway.Path, nil)
 	r.RemoteAddr = "203.0.113.9:4711"
@@ -265,6 +277,26 @@ func TestNetworksBehindProxy(t *testing.T) {
 				t.Errorf("%s from %s for %q: %d %s", path, tt.peer, tt.forwarded, w.Code, w.Body)
 			}
 		}
+	}
+}
+
+// Without a word of a proxy, no program of this machine can say where somebody else comes from.
+func TestNobodyIsBelieved(t *testing.T) {
+	c := settings(t.TempDir())
+	s, _ := open(t, c, false)
+	defer s.Close()
+	resp, body := ask(s, "POST", "/v1/api-keys", adminKey(t, c.Data), `{"subject":"robot","scopes":["sessions:read"],"networks":["203.0.113.0/24"]}`)
+	var made struct{ Token string }
+	if err := json.Unmarshal([]byte(body), &made); err != nil || resp.StatusCode != http.StatusCreated {
+		t.Fatalf("%d %s", resp.StatusCode, body)
+	}
+	r := httptest.NewRequest("GET", "http://127.0.0.1:7070/v1/sessions", nil)
+	r.RemoteAddr = "127.0.0.1:4711"
+	r.Header.Set("X-Api-Key", made.Token)
+	r.Header.Set("X-Forwarded-For", "203.0.113.7")
+	w := httptest.NewRecorder()
+	if s.Handler().ServeHTTP(w, r); w.Code != http.StatusUnauthorized {
+		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
 

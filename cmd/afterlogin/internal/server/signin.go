@@ -86,7 +86,7 @@ func (s *Server) openHome() error {
 	}
 	o := httpauth.Options{
 		Origin: issuer, PlainLoopback: strings.HasPrefix(issuer, "http:"), SignInURL: "/login", HandOverTo: s.applications(), Refuse: login.Refuse, Logger: s.log,
-		ClientAddr: gateway.ClientAddr(s.config.GatewayProxies()),
+		ClientAddr: s.clientAddr(),
 	}
 	auth, err := httpauth.New(s.authority, o)
 	if err != nil {
@@ -172,14 +172,20 @@ func (s *Server) withSite(next http.Handler) http.Handler {
 	})
 }
 
-// ofApplication reports whether a proxy says that the request is for an application's host. What such a proxy lets slip
-// through, by another reading of a path than ours, must not reach the API.
+// ofApplication reports whether somebody says that the request is for an application's host. What a proxy lets slip
+// through, by another reading of a path than ours, must not reach the API; who says so without being one harms nobody.
 func (s *Server) ofApplication(r *http.Request) bool {
-	if s.gateway == nil || len(r.Header["X-Forwarded-Host"]) == 0 {
-		return false
+	for _, line := range r.Header["X-Forwarded-Host"] {
+		for host := range strings.SplitSeq(strings.ToLower(line), ",") {
+			host = strings.TrimSpace(host)
+			for _, a := range s.applications() {
+				if a != s.authority.Issuer() && strings.HasSuffix(a, "://"+host) {
+					return true
+				}
+			}
+		}
 	}
-	at, err := s.gateway.Site(r)
-	return err == nil && at.Origin != s.authority.Issuer()
+	return false
 }
 
 // withPages answers the same pages on the server's own host.

@@ -107,11 +107,8 @@ func (f *fetched[T]) get(ctx context.Context, not *T) (*T, error) {
 // renew fetches the value, and tells those who wait how that has ended, in any case.
 func (f *fetched[T]) renew(ctx context.Context) error {
 	// Others wait for it, so that it does not end with this request. This request waits in any case.
-	limit := fetchTimeout
-	if end, ok := ctx.Deadline(); ok {
-		limit = min(limit, time.Until(end))
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	// How long is nobody's to say who happens to be the first to ask: a failure is everybody's for a while.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTimeout)
 	defer cancel()
 	var value *T
 	err := errPanicked

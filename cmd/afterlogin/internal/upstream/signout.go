@@ -1,23 +1,18 @@
 package upstream
 
 import (
-	"context"
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/afterlogin/afterlogin"
 )
 
-// signOutTime is how long the answer to a sign-out waits for the provider's metadata.
-const signOutTime = time.Second
-
 // SignedOut returns where to send the browser of somebody who has just signed out of the session: to the sign-out of the
 // provider that the session came from, if Provider.SignOut says so and it has one, and else to. The provider asks them
 // whether they mean it, since no ID token is kept that could vouch for the request, and sends them on to the sign-in page
-// of the site, whose address must be registered there (OpenID Connect RP-Initiated Logout 1.0, 2 and 3). Nobody waits long
-// for a provider that does not answer: they go to.
+// of the site, whose address must be registered there (OpenID Connect RP-Initiated Logout 1.0, 2 and 3). Where
+// nothing is known of the provider, which is so after a start alone, its metadata are waited for, 5 s at most.
 func (u *Upstream) SignedOut(r *http.Request, site *Site, s *afterlogin.Session, to string) string {
 	id, _, ok := strings.Cut(s.Subject, ":")
 	p := u.providers[id]
@@ -26,10 +21,8 @@ func (u *Upstream) SignedOut(r *http.Request, site *Site, s *afterlogin.Session,
 	}
 	m, ok := p.metadata.known()
 	if !ok {
-		ctx, cancel := context.WithTimeout(r.Context(), signOutTime)
-		defer cancel()
 		var err error
-		if m, err = p.metadata.get(ctx, nil); err != nil {
+		if m, err = p.metadata.get(r.Context(), nil); err != nil {
 			return to
 		}
 	}
