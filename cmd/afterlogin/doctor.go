@@ -27,7 +27,7 @@ func (p *program) doctorCommand() *cobra.Command {
 		Long: `Examine, from outside, a site that has afterlogin in front of it by a proxy: whether
 strangers are sent to the sign-in and come back, whether programs get a challenge,
 whether forged headers and odd paths get anybody in, whether what is for the inside is
-hidden, and how TLS, clocks, cookies and caches are set. It sends about 150 harmless
+hidden, and how TLS, clocks, cookies and caches are set. It sends up to 150 harmless
 requests, one after the other.
 
 With --user and a password, or --cookie-file, it also looks at what somebody gets who is
@@ -103,10 +103,15 @@ wrong use, 5 not reached.`,
 		} else {
 			err = report.Text(p.Out)
 		}
-		if err == nil && report.Worst(failOn) {
+		switch {
+		case err != nil:
+			return err
+		case report.Worst(failOn):
 			return &failure{code: exitFindings} // the report says which
+		case report.Stopped != "" && failOn != "none":
+			return fail(exitError, "", "the examination ended early: %s", report.Stopped) // what was not looked at is not fine
 		}
-		return err
+		return nil
 	}
 	return c
 }

@@ -17,6 +17,18 @@ import (
 func TestDoctor(t *testing.T) {
 	open := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") }))
 	defer open.Close()
+	early := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasPrefix(r.URL.Path, "/.afterlogin/"):
+			panic(http.ErrAbortHandler)
+		case strings.Contains(r.Header.Get("Accept"), "html"):
+			http.Redirect(w, r, "/.afterlogin/login?return_to=%2F", http.StatusSeeOther)
+		default:
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	}))
+	defer early.Close()
 	gone := httptest.NewServer(nil)
 	gone.Close()
 	file := func(content string) string {
@@ -36,6 +48,9 @@ func TestDoctor(t *testing.T) {
 		{"let off", "", []string{"--url", open.URL, "--fail-on", "none"}, exitOK, ": fail (", ""},
 		{"with a cookie", "", []string{"--url", open.URL, "--cookie-file", file("Cookie: a=b; c=d\n")}, exitFindings, "FAIL  locked", ""},
 		{"nobody there", "", []string{"--url", gone.URL}, exitUnreachable, "", "cannot be reached"},
+		{"what terminals obey", "", []string{"--url", "http://a\u009b2Jb.localhost:1/"}, exitUnreachable, "", "http://a?2Jb.localhost:1"},
+		{"ended early", "", []string{"--url", early.URL}, exitError, "The examination ended early", "the examination ended early: it closed the connection"},
+		{"ended early, let off", "", []string{"--url", early.URL, "--fail-on", "none"}, exitOK, "The examination ended early", ""},
 		{"no site", "", nil, exitUsage, "", "add --url"},
 		{"an argument", "", []string{open.URL}, exitUsage, "", "unknown command"},
 		{"no address", "", []string{"--url", "shop"}, exitUsage, "", "the URL is not one"},

@@ -112,10 +112,11 @@ examine what is yours. The form is found by itself; the flags are for when it is
 The sessions that it makes are left to expire, but for those that it signs out.
 
 Grades: A nothing, B low findings, C one or two medium ones, D one high or three medium
-ones, F two high ones.
+ones, F two high ones. Without a grade: it ended early, and nothing was found by then.
 
-Exit codes: 0 no finding as bad as --fail-on, 3 there is one, 1 something went wrong, 2 wrong
-use, 4 the sign-in was not found or refused, 5 not reached.`,
+Exit codes: 0 no finding as bad as --fail-on, 3 there is one, 1 something went wrong or the
+requests were used up, 2 wrong use, 4 the sign-in was not found or refused, also later on,
+5 not reached.`,
 		Example: `  echo demo | afterlogin grade http://localhost:7071/ --user mia --password-stdin
   afterlogin grade https://shop.example.com/ --allow-host shop.example.com --user mia@example.com --password-file pw --page /account
   afterlogin grade http://localhost:8080/ --json-login --login /api/login --page /api/me --user mia --password-stdin --json < pw`,
@@ -187,10 +188,15 @@ use, 4 the sign-in was not found or refused, 5 not reached.`,
 		} else {
 			err = report.Text(p.Out)
 		}
-		if err == nil && report.Worst(failOn) {
+		switch {
+		case err != nil:
+			return err
+		case report.Worst(failOn):
 			return &failure{code: exitFindings} // the report says which
+		case report.Err() != nil && failOn != "none":
+			return endedEarly(report.Err()) // what was not looked at is not fine
 		}
-		return err
+		return nil
 	}
 	return c
 }
@@ -212,6 +218,14 @@ func gradeError(err error) error {
 		return fail(exitError, "allow more with --max-requests", "%w", err)
 	}
 	return err
+}
+
+// endedEarly is for an examination that has a report, and is not whole.
+func endedEarly(err error) error {
+	if errors.Is(err, grade.ErrSignIn) {
+		return fail(exitDenied, "if the site limits sign-ins, take fewer with --samples or let them be slower with --rate", "the examination ended early: %w", err)
+	}
+	return gradeError(fmt.Errorf("the examination ended early: %w", err))
 }
 
 // formFields reads name=value.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -46,6 +47,18 @@ func TestGrade(t *testing.T) {
 	defer d.Close()
 	bad := httptest.NewServer(badshop.New(badshop.Counter, badshop.NoHTTPOnly, badshop.NoPrefix))
 	defer bad.Close()
+	good := httptest.NewServer(badshop.New())
+	defer good.Close()
+	var posts atomic.Int32
+	shop := badshop.New()
+	limited := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost && posts.Add(1) > 3 {
+			w.WriteHeader(http.StatusTooManyRequests)
+			return
+		}
+		shop.ServeHTTP(w, r)
+	}))
+	defer limited.Close()
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
 	password := filepath.Join(t.TempDir(), "pw")
@@ -62,6 +75,10 @@ func TestGrade(t *testing.T) {
 		{"the demo", "demo\n", []string{d.URL(), "--user", "mia", "--password-stdin", "--samples", "40", "--rate", "1000"}, exitOK, ": grade A\n", "40 of 40 sign-ins"},
 		{"the bad shop", "", badArgs, exitFindings, "HIGH  tokens do not count: not so", "looking for the sign-in"},
 		{"only worse", "", append(badArgs[:len(badArgs):len(badArgs)], "--fail-on", "none"), exitOK, "grade F", ""},
+		{"a site that has had enough", "", append([]string{limited.URL}, badArgs[1:]...), exitDenied, ": grade none (incomplete)", "hint: if the site limits sign-ins"},
+		{"had enough, let off", "", append([]string{limited.URL, "--fail-on", "none"}, badArgs[1:]...), exitOK, ": grade none (incomplete)", ""},
+		{"few requests", "", append([]string{good.URL, "--max-requests", "40"}, badArgs[1:]...), exitError, ": grade none (incomplete)", "hint: allow more with --max-requests"},
+		{"what terminals obey", "x\n", []string{"http://a\u009b2Jb.localhost:1/", "--user", "mia", "--password-stdin"}, exitUnreachable, "", "http://a?2Jb.localhost:1/"},
 		{"a wrong password", "wrong\n", []string{d.URL(), "--user", "mia", "--password-stdin"}, exitDenied, "", "hint: say how with --login"},
 		{"no such page", "demo\n", []string{d.URL(), "--user", "mia", "--password-stdin", "--page", "/nothing"}, exitDenied, "", "hint: --page names"},
 		{"nobody there", "demo\n", []string{gone.URL, "--user", "mia", "--password-stdin"}, exitUnreachable, "", "cannot be reached"},
@@ -76,9 +93,13 @@ func TestGrade(t *testing.T) {
 		{"no time", "demo\n", []string{d.URL(), "--user", "mia", "--password-stdin", "--timeout", "1s", "--rate", "0.5"}, exitError, "", "not finished after 1s"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			posts.Store(0)
 			code, out, errs := runCommand(t, tt.in, (*program).gradeCommand, tt.args...)
 			if code != tt.code || !strings.Contains(out, tt.out) || !strings.Contains(errs, tt.errs) {
 				t.Errorf("exit %d, want %d\n%s\n%s", code, tt.code, out, errs)
+			}
+			if strings.ContainsRune(out+errs, '\u009b') {
+				t.Errorf("%q", out+errs)
 			}
 			if strings.Contains(out+errs, badshop.Password) {
 				t.Error("the password was printed")

@@ -19,6 +19,7 @@ import (
 
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/config"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/server"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/site"
 )
 
 func main() {
@@ -124,7 +125,7 @@ func (p *program) report(err error) int {
 	case errors.As(err, &coded):
 		code = coded.ExitCode()
 	}
-	fmt.Fprintf(p.Err, "afterlogin: %v\n", err)
+	fmt.Fprintf(p.Err, "afterlogin: %s\n", site.Lines(err.Error()))
 	if hint != "" {
 		fmt.Fprintf(p.Err, "hint: %s\n", hint)
 	}

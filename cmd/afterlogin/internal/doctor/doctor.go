@@ -1,6 +1,6 @@
 // Package doctor examines, from outside, a site that has afterlogin in front of it by a proxy: whether strangers are sent
 // to the sign-in, whether forged headers and odd paths get anybody in, how cookies, TLS, clocks and caches are set. It
-// sends some tens of harmless requests, GET and HEAD, and the form of the sign-in if it is given a name and a password.
+// sends up to 150 harmless requests, GET and HEAD, and the form of the sign-in if it is given a name and a password.
 // Nothing of what it says has a cookie, token or password in it. Start with [Run].
 package doctor
 
@@ -20,6 +20,7 @@ import (
 
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/config"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/grade"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/site"
 )
 
 // Bounds.
@@ -76,7 +77,11 @@ type examination struct {
 	jar    map[string]string // of whoever is signed in, by name
 	login  *answer           // the sign-in page
 	state  *tls.ConnectionState
-	locked bool // whether strangers are kept from path
+	first  *answer // what a stranger with a browser is answered
+	locked bool    // whether strangers are kept from path
+
+	leaving bool         // signs out, which is done whatever else has been
+	secrets site.Secrets // that must not be in the report
 }
 
 // Run examines the site. Errors wrap ErrOption or ErrUnreachable, or are the context's.
@@ -101,7 +106,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 			if ctx.Err() != nil {
 				return nil, context.Cause(ctx)
 			}
-			e.report.Stopped = err.Error()
+			e.report.Stopped = e.secrets.Clean(err.Error())[0]
 			break
 		}
 	}
@@ -144,9 +149,21 @@ func (e *examination) open() error {
 	if e.plainPort == "" {
 		e.plainPort = "80"
 	}
-	e.report.URL = e.site.String() + pathOnly(e.path)
+	e.report.URL = origin(e.site) + pathOnly(e.path)
+	e.secret(e.Password)
+	for pair := range strings.SplitSeq(e.Cookies, "; ") {
+		_, value, _ := strings.Cut(pair, "=")
+		e.secret(value)
+	}
 	e.client = e.newClient(e.Roots, false)
 	return nil
+}
+
+// secret keeps a password or a cookie out of the report.
+func (e *examination) secret(text string) {
+	if len(text) >= 8 {
+		e.secrets.Add(text, "[secret]")
+	}
 }
 
 // newClient asks the site itself, not a proxy of the environment, over HTTP/1.1, in which headers and paths are sent as
@@ -198,6 +215,15 @@ func (a *answer) good() bool { return a.status >= 200 && a.status < 300 }
 // failed reports whether the answer says nothing about who may pass.
 func (a *answer) failed() bool { return a.status >= 500 || a.status == http.StatusTooManyRequests }
 
+// limited reports whether the site has had enough of the questions.
+func (a *answer) limited() bool { return a.status == http.StatusTooManyRequests }
+
+// failure is why there is no answer, in words that have nothing of the answer in them.
+type failure struct{ err error }
+
+func (f *failure) Error() string { return site.Fault(f.err) }
+func (f *failure) Unwrap() error { return f.err }
+
 // cookies are those that the answer sets.
 func (a *answer) cookies() (set []grade.Cookie) {
 	for _, line := range a.header["Set-Cookie"] {
@@ -242,15 +268,15 @@ func (e *examination) ask(ctx context.Context, target string, changes ...change)
 	return e.askAt(ctx, e.client, e.site, target, nil, changes...)
 }
 
-func (e *examination) askAt(ctx context.Context, client *http.Client, site *url.URL, target string, form url.Values, changes ...change) (*answer, error) {
-	if e.made++; e.made > maxRequests {
+func (e *examination) askAt(ctx context.Context, client *http.Client, to *url.URL, target string, form url.Values, changes ...change) (*answer, error) {
+	if e.made++; e.made > maxRequests && !e.leaving {
 		return nil, ErrBudget
 	}
 	m, body := http.MethodGet, io.Reader(nil)
 	if form != nil {
 		m, body = http.MethodPost, strings.NewReader(form.Encode())
 	}
-	r, err := http.NewRequestWithContext(ctx, m, site.String()+"/", body)
+	r, err := http.NewRequestWithContext(ctx, m, to.String()+"/", body)
 	if err != nil {
 		return nil, err
 	}
@@ -259,11 +285,11 @@ func (e *examination) askAt(ctx context.Context, client *http.Client, site *url.
 	if err != nil {
 		return nil, err
 	}
-	r.URL = &url.URL{Scheme: site.Scheme, Host: site.Host, Path: plain, RawPath: path, RawQuery: query}
+	r.URL = &url.URL{Scheme: to.Scheme, Host: to.Host, Path: plain, RawPath: path, RawQuery: query}
 	r.Header.Set("User-Agent", "afterlogin-doctor/1")
 	if form != nil {
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		r.Header.Set("Origin", site.String())
+		r.Header.Set("Origin", to.String())
 	}
 	for _, c := range changes {
 		c(r)
@@ -271,16 +297,14 @@ func (e *examination) askAt(ctx context.Context, client *http.Client, site *url.
 	a := &answer{target: target, sent: e.Now()}
 	resp, err := client.Do(r)
 	if err != nil {
-		var u *url.Error
-		if errors.As(err, &u) {
-			err = u.Err // without the address
-		}
-		return nil, err
+		return nil, &failure{err}
 	}
 	defer resp.Body.Close()
 	a.status, a.header, a.state, a.heard = resp.StatusCode, resp.Header, resp.TLS, e.Now()
-	a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody))
-	return a, err
+	if a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody)); err != nil {
+		return nil, &failure{err}
+	}
+	return a, nil
 }
 
 // leads is where an answer redirects to; nil: nowhere.
@@ -307,6 +331,12 @@ func (e *examination) signIn(u *url.URL) bool {
 	return e.same(u) && strings.HasPrefix(u.Path, base+"login")
 }
 
+// like reports whether two answers are the same, as far as it matters who asked.
+func (e *examination) like(a, b *answer) bool {
+	x, y := e.leads(a), e.leads(b)
+	return a.status == b.status && (x == nil) == (y == nil) && (x == nil || x.Host == y.Host && x.Path == y.Path)
+}
+
 // pathOnly is the path without what may be secret: the query, and long segments.
 func pathOnly(target string) string {
 	path, _, _ := strings.Cut(target, "?")
@@ -319,21 +349,9 @@ func pathOnly(target string) string {
 	return clip(printable(strings.Join(segments, "/")), 120)
 }
 
-func clip(s string, n int) string {
-	if len(s) > n {
-		return s[:n] + "…"
-	}
-	return s
-}
+func clip(s string, n int) string { return site.Clip(s, n) }
 
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, s)
-}
+func printable(s string) string { return site.Printable(s) }
 
 // header of a signed-in visitor.
 func (e *examination) cookieHeader() string {

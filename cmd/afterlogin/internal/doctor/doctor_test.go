@@ -21,6 +21,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -35,6 +37,32 @@ type deployment struct {
 	faults  map[fault]bool
 	origin  string
 	session string // the one that is valid, while it is
+	asked   int    // by strangers, for the page or a spelling of it
+	during  func() // is called when the application's echo is asked for
+}
+
+// patience is how many questions of strangers are answered by a deployment that then has had enough.
+const patience = 9
+
+// enough reports whether the deployment refuses the question for its number alone, and does.
+func (d *deployment) enough(w http.ResponseWriter, r *http.Request) bool {
+	if r.Header.Get("Cookie") != "" || strings.HasPrefix(r.RequestURI, base) {
+		return false
+	}
+	if d.asked++; d.asked <= patience {
+		return false
+	}
+	switch {
+	case d.has("limited"), d.has("limited now and then") && d.asked%10 == 0:
+		w.WriteHeader(http.StatusTooManyRequests)
+	case d.has("walled off"):
+		w.WriteHeader(http.StatusForbidden)
+	case d.has("hangs up"), d.has("hangs up now and then") && d.asked%10 == 0:
+		panic(http.ErrAbortHandler)
+	default:
+		return false
+	}
+	return true
 }
 
 func (d *deployment) has(f fault) bool { return d.faults[f] }
@@ -51,6 +79,9 @@ func (d *deployment) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if d.has("clock a little") {
 		w.Header().Set("Date", time.Now().Add(15*time.Second).UTC().Format(http.TimeFormat))
+	}
+	if d.enough(w, r) {
+		return
 	}
 	path := r.URL.EscapedPath()
 	raw, _, _ := strings.Cut(r.RequestURI, "?")
@@ -105,6 +136,8 @@ func (d *deployment) page(w http.ResponseWriter, r *http.Request, path string) {
 		d.has("believes a target") && strings.HasPrefix(r.Header.Get("X-Forwarded-Uri"), base) ||
 		d.has("believes a method") && r.Header.Get("X-Forwarded-Method") == "OPTIONS" ||
 		d.has("believes the original") && r.Header.Get("X-Original-Url") != "" ||
+		d.has("believes the original URI") && r.Header.Get("X-Original-Uri") != "" ||
+		d.has("believes a rewrite") && r.Header.Get("X-Rewrite-Url") != "" ||
 		d.has("double slash") && strings.HasPrefix(r.RequestURI, "//") ||
 		d.has("encoded slash") && strings.Contains(strings.ToLower(r.RequestURI), "%2f") ||
 		d.has("static suffix") && strings.HasSuffix(path, ".css") ||
@@ -130,6 +163,9 @@ func (d *deployment) page(w http.ResponseWriter, r *http.Request, path string) {
 		return
 	}
 	if r.URL.Path == "/headers" {
+		if d.during != nil {
+			d.during()
+		}
 		d.echo(w, r, subject)
 		return
 	}
@@ -233,7 +269,11 @@ func (d *deployment) login(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, "<p>Sign in where you work.")
 		return
 	}
-	io.WriteString(w, `<form method="post" action="`+base+`login"><input type=hidden name=csrf value=0123456789abcdef><input name=name autocomplete=username><input type=password name=password></form>`)
+	action := base + "login"
+	if d.has("form elsewhere") {
+		action = "http://" + elsewhere.Listener.Addr().String() + "/login"
+	}
+	io.WriteString(w, `<form method="post" action="`+action+`"><input type=hidden name=csrf value=0123456789abcdef><input name=name autocomplete=username><input type=password name=password></form>`)
 }
 
 func (d *deployment) logout(w http.ResponseWriter, r *http.Request) {
@@ -247,9 +287,27 @@ func (d *deployment) logout(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, `<form method="post" action="`+base+`logout"><button>Sign out</button></form>`)
 }
 
+// elsewhere is another host, where nothing may arrive.
+var (
+	elsewhere      *httptest.Server
+	askedElsewhere atomic.Int32
+)
+
+func TestMain(m *testing.M) {
+	elsewhere = httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { askedElsewhere.Add(1) }))
+	code := m.Run()
+	elsewhere.Close()
+	os.Exit(code)
+}
+
 // certificate makes one for shop.localhost that is good for so long.
 func certificate(t *testing.T, life time.Duration) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
+	certificates.Lock()
+	defer certificates.Unlock()
+	if m, ok := certificates.made[life]; ok {
+		return m.cert, m.pool
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -268,8 +326,20 @@ func certificate(t *testing.T, life time.Duration) (tls.Certificate, *x509.CertP
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(leaf)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, pool
+	m := made{tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, pool}
+	certificates.made[life] = m
+	return m.cert, m.pool
 }
+
+type made struct {
+	cert tls.Certificate
+	pool *x509.CertPool
+}
+
+var certificates = struct {
+	sync.Mutex
+	made map[time.Duration]made
+}{made: make(map[time.Duration]made)}
 
 // serve starts the deployment at https://shop.localhost.
 func serve(t *testing.T, life time.Duration, old bool, faults ...fault) (*deployment, Options) {
@@ -351,60 +421,67 @@ func text(r *Report) string {
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	for f, want := range map[fault]string{
-		"":                        "",
-		"down":                    "locked fail, reach fail, sign-in-page fail",
-		"open":                    "locked fail",
-		"open to programs":        "locked fail",
-		"no redirect":             "redirect fail",
-		"no return":               "redirect warn",
-		"redirect to http":        "redirect fail",
-		"other sign-in":           "redirect warn, loop fail",
-		"programs are redirected": "challenge warn",
-		"no challenge":            "challenge fail",
-		"loop":                    "loop fail",
-		"no page":                 "sign-in-page fail",
-		"no form":                 "sign-in-page warn",
-		"page is kept":            "sign-in-page fail",
-		"frame":                   "sign-in-page fail",
-		"error for strangers":     "locked fail, reach fail",
-		"believes headers":        "forged-identity fail",
-		"believes underscores":    "forged-identity fail",
-		"believes a target":       "forged-target fail",
-		"believes a method":       "forged-target fail",
-		"believes the original":   "forged-target fail",
-		"believes a host":         "forged-target fail",
-		"HEAD passes":             "forged-target fail",
-		"double slash":            "paths fail",
-		"encoded slash":           "paths fail",
-		"prefix match":            "paths fail",
-		"static suffix":           "paths fail",
-		"forward-auth outside":    "hidden fail",
-		"metrics outside":         "hidden fail",
-		"api outside":             "hidden fail",
-		"clock":                   "clock fail",
-		"clock a little":          "clock warn",
-		"no HSTS":                 "hsts warn",
-		"short HSTS":              "hsts warn",
-		"plain page":              "plain-http fail",
-		"plain cookie":            "plain-http fail",
-		"plain elsewhere":         "plain-http warn",
-		"no Secure":               "cookie fail",
-		"no HttpOnly":             "cookie fail",
-		"Domain":                  "cookie fail",
-		"cookie is lost":          "cookie fail, member fail",
-		"member refused":          "member fail",
-		"public cache":            "cache fail",
-		"no cache header":         "cache warn",
-		"assertion in answer":     "inside-headers fail",
-		"subject in answer":       "inside-headers warn",
-		"first cookie wins":       "two-cookies warn",
-		"underscores arrive":      "echo fail",
-		"dots arrive":             "echo fail",
-		"cookie arrives":          "echo fail",
-		"Connection drops":        "echo fail",
-		"no headers":              "echo fail",
-		"no assertion":            "echo warn",
-		"others arrive":           "echo warn",
+		"":                          "",
+		"down":                      "locked fail, reach fail, sign-in-page fail",
+		"open":                      "locked fail",
+		"open to programs":          "locked fail",
+		"no redirect":               "redirect fail",
+		"no return":                 "redirect warn",
+		"redirect to http":          "redirect fail",
+		"other sign-in":             "redirect warn, loop fail",
+		"programs are redirected":   "challenge warn",
+		"no challenge":              "challenge fail",
+		"loop":                      "loop fail",
+		"no page":                   "sign-in-page fail",
+		"no form":                   "sign-in-page warn",
+		"page is kept":              "sign-in-page fail",
+		"frame":                     "sign-in-page fail",
+		"error for strangers":       "locked fail, reach fail",
+		"believes headers":          "forged-identity fail",
+		"believes underscores":      "forged-identity fail",
+		"believes a target":         "forged-target fail",
+		"believes a method":         "forged-target fail",
+		"believes the original":     "forged-target fail",
+		"believes the original URI": "forged-target fail",
+		"believes a rewrite":        "forged-target fail",
+		"form elsewhere":            "member fail",
+		"limited":                   "",
+		"limited now and then":      "",
+		"walled off":                "",
+		"hangs up now and then":     "",
+		"believes a host":           "forged-target fail",
+		"HEAD passes":               "forged-target fail",
+		"double slash":              "paths fail",
+		"encoded slash":             "paths fail",
+		"prefix match":              "paths fail",
+		"static suffix":             "paths fail",
+		"forward-auth outside":      "hidden fail",
+		"metrics outside":           "hidden fail",
+		"api outside":               "hidden fail",
+		"clock":                     "clock fail",
+		"clock a little":            "clock warn",
+		"no HSTS":                   "hsts warn",
+		"short HSTS":                "hsts warn",
+		"plain page":                "plain-http fail",
+		"plain cookie":              "plain-http fail",
+		"plain elsewhere":           "plain-http warn",
+		"no Secure":                 "cookie fail",
+		"no HttpOnly":               "cookie fail",
+		"Domain":                    "cookie fail",
+		"cookie is lost":            "cookie fail, member fail",
+		"member refused":            "member fail",
+		"public cache":              "cache fail",
+		"no cache header":           "cache warn",
+		"assertion in answer":       "inside-headers fail",
+		"subject in answer":         "inside-headers warn",
+		"first cookie wins":         "two-cookies warn",
+		"underscores arrive":        "echo fail",
+		"dots arrive":               "echo fail",
+		"cookie arrives":            "echo fail",
+		"Connection drops":          "echo fail",
+		"no headers":                "echo fail",
+		"no assertion":              "echo warn",
+		"others arrive":             "echo warn",
 	} {
 		t.Run(string(f), func(t *testing.T) {
 			t.Parallel()
@@ -421,6 +498,21 @@ func TestFaults(t *testing.T) {
 			if r.Requests > maxRequests || r.Stopped != "" {
 				t.Errorf("%d requests, stopped: %q", r.Requests, r.Stopped)
 			}
+			if f == "form elsewhere" && !strings.Contains(text(r), "leads to another site; nothing was sent") {
+				t.Errorf("%s", text(r))
+			}
+			if askedElsewhere.Load() > 0 {
+				t.Error("something arrived elsewhere")
+			}
+			unjudged := f == "limited" || f == "limited now and then" || f == "walled off"
+			if unjudged != (want == "" && r.Verdict == Warn) {
+				t.Errorf("verdict %s\n%s", r.Verdict, text(r))
+			}
+			for _, id := range []string{"forged-identity", "forged-target", "paths", "hidden"} {
+				if got := r.result(id); want == "" && unjudged != (got == Skipped) {
+					t.Errorf("%s: %s\n%s", id, got, text(r))
+				}
+			}
 			for _, c := range r.Checks {
 				if f == "" && c.Result != OK {
 					t.Errorf("%s: %s %q", c.ID, c.Result, c.Seen)
@@ -430,6 +522,118 @@ func TestFaults(t *testing.T) {
 				t.Logf("%d requests", r.Requests)
 			}
 		})
+	}
+}
+
+// TestHangsUp checks that a site which stops answering is not found to refuse what is forged.
+func TestHangsUp(t *testing.T) {
+	t.Parallel()
+	_, o := serve(t, 90*24*time.Hour, false, "hangs up")
+	r := run(t, o)
+	if r.Verdict != Warn || r.Stopped == "" || r.result("forged-identity") != Skipped || r.result("paths") == OK || r.result("hidden") == OK {
+		t.Errorf("%s", text(r))
+	}
+}
+
+// TestBudget checks that an examination which has asked enough ends, says so, and signs out all the same.
+func TestBudget(t *testing.T) {
+	t.Parallel()
+	d, o := serve(t, 90*24*time.Hour, false)
+	signedIn := false
+	d.during = func() { signedIn = d.session != "" }
+	for name, left := range map[string]int{"among the forged headers": 20, "as somebody who is signed in": 12} {
+		e := &examination{Options: o, report: &Report{Version: 1}, made: maxRequests - left}
+		if err := e.open(); err != nil {
+			t.Fatal(err)
+		}
+		steps := []func(context.Context) error{e.strangers, e.signInPage, e.member}
+		if left == 20 {
+			steps = []func(context.Context) error{e.strangers, e.signInPage, e.forgedIdentity}
+		}
+		var err error
+		for _, step := range steps {
+			if err = step(t.Context()); err != nil {
+				break
+			}
+		}
+		e.client.CloseIdleConnections()
+		if !errors.Is(err, ErrBudget) || d.session != "" {
+			t.Errorf("%s: %v, signed in: %v", name, err, d.session != "")
+		}
+	}
+	if !signedIn {
+		t.Error("nobody has been signed in")
+	}
+}
+
+// TestSettle checks that requests which got no answer are a refusal only if they are few.
+func TestSettle(t *testing.T) {
+	t.Parallel()
+	_, o := serve(t, 90*24*time.Hour, false)
+	e := &examination{Options: o, report: &Report{Version: 1}}
+	if err := e.open(); err != nil {
+		t.Fatal(err)
+	}
+	defer e.client.CloseIdleConnections()
+	if err := e.strangers(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for silent, want := range map[int]string{0: OK, 5: OK, 6: Skipped, 10: Skipped} {
+		e.report = &Report{}
+		if err := e.settle(t.Context(), &block{id: "paths", asked: 10, silent: silent}); err != nil || e.report.result("paths") != want || e.report.doubtful != (want != OK) {
+			t.Errorf("%d of 10: %v, %s, want %s", silent, err, e.report.result("paths"), want)
+		}
+	}
+	e.report = &Report{}
+	e.report.record("reach", OK, "a\u009b2Jb")
+	e.report.finish(e)
+	if seen := e.report.Checks[0].Seen[0]; seen != "a?2Jb" {
+		t.Errorf("%q", seen)
+	}
+	e.report.Checks[0].Seen[0] = "a\x1b[2Jb"
+	if strings.ContainsRune(text(e.report), '\x1b') {
+		t.Errorf("%q", text(e.report))
+	}
+}
+
+// TestLeaves breaks an examination off while somebody is signed in: the session is ended all the same.
+func TestLeaves(t *testing.T) {
+	t.Parallel()
+	d, o := serve(t, 90*24*time.Hour, false)
+	ctx, cancel := context.WithCancel(t.Context())
+	d.during = func() {
+		if d.session == "" {
+			t.Error("nobody is signed in")
+		}
+		cancel()
+	}
+	if _, err := Run(ctx, o); !errors.Is(err, context.Canceled) || d.session != "" {
+		t.Errorf("%v, still signed in: %v", err, d.session != "")
+	}
+}
+
+// TestSecrets has the site put secrets where they would be quoted.
+func TestSecrets(t *testing.T) {
+	t.Parallel()
+	const secret = "als_0123456789abcd"
+	for _, location := range []string{"/%zz?sid=" + secret, "/members/" + secret, "https://" + secret + ".shop.example/", "https://a\u009b2Jb/"} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header()["Location"] = []string{location}
+			w.WriteHeader(http.StatusFound)
+		}))
+		r, err := Run(t.Context(), Options{URL: s.URL, Cookies: "sid=" + secret})
+		s.Close()
+		said := fmt.Sprint(err)
+		if err == nil {
+			doc, err := json.Marshal(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			said = text(r) + string(doc)
+		}
+		if strings.Contains(said, secret) || strings.Contains(said, "\u009b") {
+			t.Errorf("%q: %s", location, said)
+		}
 	}
 }
 
@@ -471,6 +675,21 @@ func TestTransport(t *testing.T) {
 	d.origin = s.URL
 	if r := run(t, o); !strings.Contains(wrong(r), "tls fail") || r.result("member") != Skipped || d.session != "" {
 		t.Errorf("plain HTTP elsewhere: %s", text(r))
+	}
+}
+
+// TestOwnCertificate checks that afterlogin's own certificate is looked at, whatever the site's is like.
+func TestOwnCertificate(t *testing.T) {
+	t.Parallel()
+	_, o := serve(t, 90*24*time.Hour, false)
+	o.Roots = x509.NewCertPool()
+	own := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	own.Config.ErrorLog = log.New(io.Discard, "", 0)
+	own.StartTLS()
+	defer own.Close()
+	o.Afterlogin = own.URL
+	if r := run(t, o); r.result("certificate") != Fail || r.result("ready") != Fail {
+		t.Errorf("%s", text(r))
 	}
 }
 

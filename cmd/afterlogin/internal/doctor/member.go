@@ -3,10 +3,12 @@ package doctor
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/grade"
 )
@@ -42,6 +44,10 @@ func (e *examination) member(ctx context.Context) error {
 	a, err := e.ask(ctx, e.path, browser, e.as(cookies))
 	if err != nil {
 		return err
+	}
+	if a.limited() {
+		r.doubt("member", "the page is answered 429")
+		return nil
 	}
 	if to := e.leads(a); e.same(to) && strings.HasPrefix(to.Path, base+"renew") {
 		r.record("member", Skipped, "the session is due for renewal: sign in anew, or open the site once before copying the cookie")
@@ -93,6 +99,10 @@ func (e *examination) enter(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	e.keep(a)
+	if a.limited() {
+		r.doubt("member", "the sign-in is answered 429")
+		return false, nil
+	}
 	if lead := e.leads(a); a.status != 303 && a.status != 302 || lead == nil || strings.HasPrefix(lead.Path, base+"login") {
 		r.record("member", Fail, fmt.Sprintf("the sign-in is answered %d", a.status))
 		return false, nil
@@ -118,13 +128,18 @@ func (e *examination) keep(a *answer) {
 			delete(e.jar, c.Name)
 		} else {
 			e.jar[c.Name] = c.Value
+			e.secret(c.Value)
 		}
 	}
 }
 
-// leave signs out again, so that nothing is left behind. What goes wrong by then is nobody's trouble: the session ends
-// by itself.
+// leave signs out again, so that nothing is left behind, also when the examination was broken off, and within 5 seconds.
+// What goes wrong by then is nobody's trouble: the session ends by itself.
 func (e *examination) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	e.leaving = true
+	defer func() { e.leaving = false }()
 	a, err := e.ask(ctx, base+"logout", browser, e.as(e.cookieHeader()))
 	if err != nil {
 		return
@@ -245,7 +260,7 @@ func (e *examination) echo(ctx context.Context, cookies string) error {
 		for _, extra := range [][]change{nil, {header("Connection", "close, X-Auth-Subject, X-Auth-Assertion, X-Auth-Kind")}} {
 			a, err := e.ask(ctx, e.Echo, append(append([]change{program, e.as(cookies)}, sent...), extra...)...)
 			if err != nil {
-				if ctx.Err() != nil {
+				if ctx.Err() != nil || errors.Is(err, ErrBudget) {
 					return err
 				}
 				continue

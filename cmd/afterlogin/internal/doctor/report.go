@@ -6,7 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
+
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/site"
 )
 
 // Results of a check, the worst first.
@@ -33,9 +34,11 @@ type Report struct {
 	Started  time.Time `json:"started"`
 	Finished time.Time `json:"finished"`
 	Requests int       `json:"requests"`
-	Verdict  string    `json:"verdict"`           // the worst result: ok, warn or fail
+	Verdict  string    `json:"verdict"`           // the worst result: ok, warn or fail; at least warn if the site stopped answering as it did
 	Stopped  string    `json:"stopped,omitempty"` // why the examination ended early; the verdict is at least warn then
 	Checks   []Check   `json:"checks"`
+
+	doubtful bool
 }
 
 // kinds are the checks, in the order of the report: what should hold, and what to do if it does not.
@@ -87,6 +90,13 @@ func (r *Report) record(id, result string, seen ...string) {
 	}
 }
 
+// doubt records that a check is not judged, since the site has stopped answering as it did at first: a verdict of ok would
+// say more than was seen.
+func (r *Report) doubt(id, seen string) {
+	r.doubtful = true
+	r.record(id, Skipped, seen)
+}
+
 // result is that of a check so far; empty: there is none.
 func (r *Report) result(id string) string {
 	for _, c := range r.Checks {
@@ -109,8 +119,15 @@ func (r *Report) finish(e *examination) {
 			r.Verdict = c.Result
 		}
 	}
-	if r.Stopped != "" && r.Verdict == OK {
+	if (r.Stopped != "" || r.doubtful) && r.Verdict == OK {
 		r.Verdict = Warn
+	}
+	r.URL = e.secrets.Clean(r.URL)[0]
+	for i := range r.Checks {
+		r.Checks[i].Seen = e.secrets.Clean(r.Checks[i].Seen...)
+		for j, s := range r.Checks[i].Seen {
+			r.Checks[i].Seen[j] = site.Lines(s)
+		}
 	}
 }
 
@@ -121,6 +138,8 @@ func (r *Report) Worst(result string) bool {
 
 // Text writes the report for people, the worst first.
 func (r *Report) Text(out io.Writer) error {
+	const indent = 23
+	margin := strings.Repeat(" ", indent)
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s (%d requests, %v)\n", r.URL, r.Verdict, r.Requests, r.Finished.Sub(r.Started).Round(100*time.Millisecond))
 	if r.Stopped != "" {
@@ -136,34 +155,15 @@ func (r *Report) Text(out io.Writer) error {
 			if result == Fail || result == Warn {
 				line += ": not so"
 			}
-			wrap(&b, fmt.Sprintf("%-5s %-16s", label, c.ID), line)
+			site.Wrap(&b, fmt.Sprintf("%-5s %-16s ", label, c.ID), indent, line)
 			if len(c.Seen) > 0 {
-				wrap(&b, "", strings.Join(c.Seen, "; "))
+				site.Wrap(&b, margin, indent, strings.Join(c.Seen, "; "))
 			}
 			if result == Fail || result == Warn {
-				wrap(&b, "", "→ "+c.Remedy)
+				site.Wrap(&b, margin, indent, "→ "+c.Remedy)
 			}
 		}
 	}
-	_, err := io.WriteString(out, b.String())
+	_, err := io.WriteString(out, site.Lines(b.String()))
 	return err
-}
-
-// wrap writes a paragraph in lines of at most 100 characters, with the label before the first.
-func wrap(b *strings.Builder, label, text string) {
-	const width, indent = 100, 23
-	line, n := fmt.Sprintf("%-*s", indent, label), indent
-	for i, w := range strings.Fields(text) {
-		length := utf8.RuneCountInString(w)
-		if i > 0 && n+1+length > width {
-			line += "\n" + strings.Repeat(" ", indent)
-			n = indent
-		} else if i > 0 {
-			line += " "
-			n++
-		}
-		line += w
-		n += length
-	}
-	b.WriteString(line + "\n")
 }

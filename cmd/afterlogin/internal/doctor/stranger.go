@@ -3,6 +3,7 @@ package doctor
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -18,8 +19,12 @@ func (e *examination) strangers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	e.first = a
 	to := e.leads(a)
 	switch {
+	case a.limited():
+		r.doubt("locked", pathOnly(e.path)+" is answered 429")
+		r.record("redirect", Skipped, "the page is answered 429")
 	case a.good():
 		r.record("locked", Fail, fmt.Sprintf("%s is answered %d without a session", pathOnly(e.path), a.status))
 		r.record("redirect", Skipped, "the page is open")
@@ -201,15 +206,60 @@ func forgeries(spelling int) []change {
 	return list
 }
 
+// A block is a run of questions of one check, to all of which a refusal is the right answer: so that no answer, or the same
+// to everything, must not be taken for it.
+type block struct {
+	id                     string
+	asked, silent, limited int
+}
+
+// count counts an answer, nil if there was none, and passes on what ends the examination. A proxy may close the connection
+// on what it does not like.
+func (b *block) count(ctx context.Context, a *answer, err error) error {
+	b.asked++
+	switch {
+	case err != nil && (ctx.Err() != nil || errors.Is(err, ErrBudget)):
+		return err
+	case err != nil:
+		b.silent++
+	case a.limited():
+		b.limited++
+	}
+	return nil
+}
+
+// settle records that nothing was found, unless that may be for want of answers: it asks for the page itself once more.
+func (e *examination) settle(ctx context.Context, b *block, seen ...string) error {
+	r := e.report
+	a, err := e.ask(ctx, e.path, browser)
+	switch {
+	case err != nil && (ctx.Err() != nil || errors.Is(err, ErrBudget)):
+		return err
+	case err != nil:
+		r.doubt(b.id, "by the end of it the page itself gets no answer any more")
+	case !e.like(a, e.first):
+		r.doubt(b.id, fmt.Sprintf("by the end of it the page itself is answered %d, and was %d at first: something keeps these questions out", a.status, e.first.status))
+	case b.limited > 0:
+		r.doubt(b.id, fmt.Sprintf("%d of %d answers are 429: something limits the requests", b.limited, b.asked))
+	case 2*b.silent > b.asked:
+		r.doubt(b.id, fmt.Sprintf("%d of %d requests got no answer", b.silent, b.asked))
+	case b.silent > 0:
+		r.record(b.id, OK, append(seen, fmt.Sprintf("%d of %d requests were refused without an answer", b.silent, b.asked))...)
+	default:
+		r.record(b.id, OK, seen...)
+	}
+	return nil
+}
+
 // passes asks for the page as a stranger with changes, in all ways that differ, and reports what got in.
-func (e *examination) passes(ctx context.Context, id, what string, changes ...change) error {
+func (e *examination) passes(ctx context.Context, b *block, what string, changes ...change) error {
+	id := b.id
 	for _, who := range []change{browser, program} {
 		a, err := e.ask(ctx, e.path, append([]change{who}, changes...)...)
-		if err != nil {
-			// A proxy may close the connection on what it does not like.
-			if ctx.Err() != nil {
-				return err
-			}
+		if err := b.count(ctx, a, err); err != nil {
+			return err
+		}
+		if a == nil {
 			continue
 		}
 		if a.good() {
@@ -231,26 +281,26 @@ func (e *examination) forgedIdentity(ctx context.Context) error {
 		e.report.record("forged-identity", Skipped, "strangers get in anyway, or the page is not there")
 		return nil
 	}
+	b := &block{id: "forged-identity"}
 	names := []string{"as they are", "in small letters", "in capitals", "with underscores", "with underscores, in small letters", "with underscores, in capitals", "with one underscore", "with dots"}
 	for i, name := range names {
-		if err := e.passes(ctx, "forged-identity", "all headers "+name, forgeries(i)...); err != nil {
+		if err := e.passes(ctx, b, "all headers "+name, forgeries(i)...); err != nil {
 			return err
 		}
 	}
 	drop := strings.Join(identities[:6], ", ")
 	for _, value := range []string{drop, "close, " + drop, "X-Forwarded-Uri, X-Forwarded-Host, X-Forwarded-Method, X-Forwarded-For, X-Forwarded-Proto"} {
-		if err := e.passes(ctx, "forged-identity", "Connection: with names of headers", append(forgeries(0), header("Connection", value))...); err != nil {
+		if err := e.passes(ctx, b, "Connection: with names of headers", append(forgeries(0), header("Connection", value))...); err != nil {
 			return err
 		}
 	}
 	// A bearer of nothing, a cookie of nobody.
 	for name, value := range map[string]string{"Authorization": "Bearer " + marker, "X-Api-Key": marker, "Cookie": "__Host-Http-session_id=" + marker, "X-Real-Ip": "127.0.0.1"} {
-		if err := e.passes(ctx, "forged-identity", "a made-up "+name, header(name, value)); err != nil {
+		if err := e.passes(ctx, b, "a made-up "+name, header(name, value)); err != nil {
 			return err
 		}
 	}
-	e.report.record("forged-identity", OK, fmt.Sprintf("%d headers in %d spellings", len(identities)+len(aliens), len(names)))
-	return nil
+	return e.settle(ctx, b, fmt.Sprintf("%d headers in %d spellings", len(identities)+len(aliens), len(names)))
 }
 
 // forgedTarget sends headers that say that something else was asked for.
@@ -259,6 +309,7 @@ func (e *examination) forgedTarget(ctx context.Context) error {
 		e.report.record("forged-target", Skipped, "strangers get in anyway, or the page is not there")
 		return nil
 	}
+	b := &block{id: "forged-target"}
 	for _, h := range [][2]string{
 		{"X-Forwarded-Uri", base + "login"}, {"X-Forwarded-Uri", "/robots.txt"}, {"X-Forwarded-Uri", "/favicon.ico"}, {"X_Forwarded_Uri", base + "login"},
 		{"X-Forwarded-Method", "OPTIONS"}, {"X-Forwarded-Host", "forged.invalid"}, {"X_Forwarded_Host", "forged.invalid"}, {"X-Forwarded-Proto", other(e.site.Scheme)},
@@ -266,14 +317,17 @@ func (e *examination) forgedTarget(ctx context.Context) error {
 		{"X-Original-Url", base + "login"}, {"X-Original-Uri", base + "login"}, {"X-Rewrite-Url", base + "login"}, {"X-Original-Method", "OPTIONS"},
 		{"Forwarded", "for=127.0.0.1;host=forged.invalid;proto=" + other(e.site.Scheme)}, {"X-Http-Method-Override", "OPTIONS"}, {"X-Original-Host", "forged.invalid"},
 	} {
-		if err := e.passes(ctx, "forged-target", h[0]+": "+h[1], header(h[0], h[1])); err != nil {
+		if err := e.passes(ctx, b, h[0]+": "+h[1], header(h[0], h[1])); err != nil {
 			return err
 		}
 	}
 	for _, m := range []string{http.MethodHead, http.MethodOptions} {
 		a, err := e.ask(ctx, e.path, program, method(m))
-		if err != nil {
+		if err := b.count(ctx, a, err); err != nil {
 			return err
+		}
+		if a == nil {
+			continue
 		}
 		if a.good() && m == http.MethodHead {
 			e.report.record("forged-target", Fail, fmt.Sprintf("HEAD is answered %d", a.status))
@@ -281,8 +335,7 @@ func (e *examination) forgedTarget(ctx context.Context) error {
 			e.report.record("forged-target", Warn, fmt.Sprintf("%s is answered %d: the application, or the proxy, answers strangers by it", m, a.status))
 		}
 	}
-	e.report.record("forged-target", OK)
-	return nil
+	return e.settle(ctx, b)
 }
 
 func other(scheme string) string {
@@ -313,13 +366,14 @@ func (e *examination) paths(ctx context.Context) error {
 		base + ".." + p, base + "..%2f" + rest, base + "login/../.." + p, base + "login/..%2f..%2f" + rest, base + "login%2f..%2f..%2f" + rest, base + "%2e%2e" + p,
 		base + "login;/../.." + p, "/robots.txt/.." + p, "/favicon.ico%2f.." + p, "/public/..%2f" + rest,
 	}
+	b := &block{id: "paths"}
 	for _, target := range list {
 		a, err := e.ask(ctx, target+query, browser)
-		if err != nil {
-			if ctx.Err() != nil {
-				return err
-			}
-			continue // a proxy may refuse it by closing the connection
+		if err := b.count(ctx, a, err); err != nil {
+			return err
+		}
+		if a == nil {
+			continue
 		}
 		switch {
 		case a.good() && e.login != nil && grade.SignInForm(e.login.body) != nil && grade.SignInForm(a.body) != nil:
@@ -330,8 +384,7 @@ func (e *examination) paths(ctx context.Context) error {
 			e.report.record("paths", Warn, fmt.Sprintf("%s is answered %d; refused, and by an error", clip(printable(target), 100), a.status))
 		}
 	}
-	e.report.record("paths", OK, fmt.Sprintf("%d spellings", len(list)))
-	return nil
+	return e.settle(ctx, b, fmt.Sprintf("%d spellings", len(list)))
 }
 
 // hidden asks for what is not for everybody, and compares with a path that nothing has.
@@ -340,19 +393,19 @@ func (e *examination) hidden(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	like := func(a *answer) bool {
-		x, y := e.leads(a), e.leads(nothing)
-		return a.status == nothing.status && (x == nil) == (y == nil) && (x == nil || x.Host == y.Host && x.Path == y.Path)
-	}
+	b := &block{id: "hidden"}
+	b.count(ctx, nothing, nil)
 	for _, target := range []string{"/forward-auth", "/forward-auth/nginx", "/forward-auth/traefik", "/forward-auth/answer", "/forward-auth/envoy" + pathOnly(e.path), "/metrics", "/v1/sessions", "/openapi.json", "/readyz", "/livez"} {
 		a, err := e.ask(ctx, target, browser)
 		if err != nil {
 			return err
 		}
+		b.count(ctx, a, nil)
 		switch {
+		case a.limited():
 		case ours(a):
 			e.report.record("hidden", Fail, target+" is afterlogin's, and answers everybody")
-		case like(a):
+		case e.like(a, nothing):
 		case a.good() && nothing.good():
 		case strings.HasPrefix(target, "/forward-auth") && (a.good() || a.status == 400 || a.status == 401):
 			e.report.record("hidden", Fail, fmt.Sprintf("%s is answered %d, and a path that nothing has %d", target, a.status, nothing.status))
@@ -367,12 +420,12 @@ func (e *examination) hidden(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		b.count(ctx, a, nil)
 		if ours(a) || a.good() {
 			e.report.record("hidden", Fail, fmt.Sprintf("%s is answered %d", base+target, a.status))
 		}
 	}
-	e.report.record("hidden", OK)
-	return nil
+	return e.settle(ctx, b)
 }
 
 // ours reports whether the answer is one of afterlogin's own that only the inside should get.

@@ -33,7 +33,7 @@ func (e *examination) reach(ctx context.Context) (bool, error) {
 		if ctx.Err() != nil {
 			return false, context.Cause(ctx)
 		}
-		return false, fmt.Errorf("%w: %s: %w", ErrUnreachable, e.site, err)
+		return false, fmt.Errorf("%w: %s: %w", ErrUnreachable, origin(e.site), err)
 	}
 	e.state = a.state
 	if a.status >= 500 {
@@ -140,7 +140,7 @@ func (e *examination) plain(ctx context.Context) error {
 	}
 	a, err := e.askAt(ctx, e.client, site, e.path, nil, browser)
 	if err != nil {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, ErrBudget) {
 			return err
 		}
 		r.record("plain-http", OK, "nothing answers")
@@ -204,15 +204,18 @@ func (e *examination) own(ctx context.Context) error {
 		return err
 	}
 	site := &url.URL{Scheme: u.Scheme, Host: u.Host}
-	a, err := e.askAt(ctx, e.client, site, strings.TrimSuffix(u.EscapedPath(), "/")+"/readyz", nil, program)
+	// Not the client of the site, which may have stopped looking at certificates.
+	client := e.newClient(e.Roots, false)
+	defer client.CloseIdleConnections()
+	a, err := e.askAt(ctx, client, site, strings.TrimSuffix(u.EscapedPath(), "/")+"/readyz", nil, program)
 	var unknown x509.UnknownAuthorityError
 	switch {
-	case err != nil && ctx.Err() != nil:
+	case err != nil && ctx.Err() != nil, errors.Is(err, ErrBudget):
 		return err
 	case errors.As(err, &unknown):
 		e.report.record("ready", Fail, "its certificate is signed by nobody known")
 	case err != nil:
-		e.report.record("ready", Fail, "it does not answer at "+clip(printable(site.String()), 100))
+		e.report.record("ready", Fail, "at "+origin(site)+": "+err.Error())
 	case a.good():
 		e.report.record("ready", OK)
 		e.clock(a, "afterlogin's")

@@ -5,7 +5,6 @@ const (
 	High   = "high"
 	Medium = "medium"
 	Low    = "low"
-	Info   = "info"
 )
 
 // A kind is a check: what it is about, why it matters, what to do, and where OWASP asks for it: requirements of the
@@ -59,7 +58,7 @@ var kinds = map[string]kind{
 		title: "only the very token is accepted", severity: Low,
 		why:        "A token that is accepted in several spellings has less in it than its length says, and gets past lists of tokens that are over.",
 		remedy:     "Look up or verify the text exactly as it was given out, all of it, and refuse everything else.",
-		references: []string{"ASVS v5.0.0-7.2.1", "WSTG-SESS-01"},
+		references: []string{"ASVS v5.0.0-7.2.3", "WSTG-SESS-01"},
 	},
 	"transport": {
 		title: "tokens travel encrypted", severity: High,
@@ -101,7 +100,7 @@ var kinds = map[string]kind{
 		title: "the cookie does not stay for months", severity: Low,
 		why:        "A cookie that lies on the disk for long is found there: by the next user of the machine, in backups, by malware.",
 		remedy:     "Leave Max-Age and Expires away, or set at most 30 days and only if the person asks to be remembered; the server has to end the session by itself in any case.",
-		references: []string{"ASVS v5.0.0-7.3.2", "WSTG-SESS-02"},
+		references: []string{"WSTG-SESS-02"},
 	},
 	"cookie-size": {
 		title: "the cookie fits", severity: Low,
@@ -164,9 +163,9 @@ var kinds = map[string]kind{
 		references: []string{"ASVS v5.0.0-14.3.2", "ASVS v5.0.0-14.2.2", "WSTG-SESS-04"},
 	},
 	"cache-cookie": {
-		title: "answers that set the cookie are not kept", severity: High,
+		title: "answers that hand out the token are not kept", severity: High,
 		why:        "A cache that keeps the answer hands one person's token to all who come after.",
-		remedy:     "Send Cache-Control: no-store with every answer that sets the cookie.",
+		remedy:     "Send Cache-Control: no-store with every answer that sets the cookie, or has the token in it.",
 		references: []string{"ASVS v5.0.0-14.2.2", "WSTG-SESS-04"},
 	},
 	"cookie-twice": {

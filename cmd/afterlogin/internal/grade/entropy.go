@@ -19,6 +19,7 @@ type analysis struct {
 	Repeats  int      // tokens that were given out before
 	Bits     float64  // at most so many bits of a token are chance
 	Capped   bool     // the samples are too few to show more than that number
+	Uneven   bool     // bits are one more or less often than chance has it
 	Counters []string
 	Times    []string
 	UUID     byte // version, as its digit; 0: none
@@ -115,16 +116,20 @@ func (a *analysis) part(p *part, when []span) {
 	a.Bits += b
 }
 
-// exactBits estimates the bits of chance in rows whose bits are the token's. It is an upper estimate: each bit counts for
-// what its own frequency allows, linear dependencies among them (repeats, checksums, shift registers) are taken off, and
-// so is what DEFLATE finds.
+// enough is how many tokens there must be for a bit that never changes to count for nothing: of 256 random bits one is the
+// same in 24 tokens once in 30,000 times.
+const enough = 24
+
+// exactBits estimates the bits of chance in rows whose bits are the token's. It is an upper estimate: bits that are uneven
+// count for what their own frequency allows, linear dependencies among them (repeats, checksums, shift registers) are
+// taken off, and so is what DEFLATE finds.
 func (a *analysis) exactBits(rows [][]byte, explained []window) float64 {
 	n := len(rows)
-	columns, sum := 0, 0.0
+	var ones []int            // of each bit that varies
 	kept := make([][]byte, n) // the columns that vary and are not explained, packed
 	width := 0
 	for c := range rows[0] {
-		if overlaps(explained, c, c+1) || constant(rows, c) {
+		if overlaps(explained, c, c+1) || n >= fewest && constant(rows, c) {
 			continue
 		}
 		if width == maxColumns {
@@ -135,35 +140,67 @@ func (a *analysis) exactBits(rows [][]byte, explained []window) float64 {
 		}
 		width++
 		for bit := range 8 {
-			ones := 0
+			count := 0
 			for i := range rows {
-				ones += int(rows[i][c] >> bit & 1)
+				count += int(rows[i][c] >> bit & 1)
 			}
-			if ones == 0 || ones == n {
-				continue
+			switch {
+			case count > 0 && count < n:
+				ones = append(ones, count)
+			case n < enough:
+				ones = append(ones, n/2) // it may be all the same by chance
 			}
-			columns++
-			sum += bitEntropy(ones, n)
 		}
 	}
 	if width == 0 {
 		return 0
 	}
-	sum = a.dependencies(kept, columns, sum)
+	sum, uneven := frequencies(ones, n)
+	a.Uneven = a.Uneven || uneven
+	sum = a.dependencies(kept, len(ones), sum)
 	if c := compressed(kept); c < 0.95*sum {
 		sum = c
 	}
 	return sum
 }
 
-// bitEntropy is that of a bit which was one so many times. A deviation that chance explains, of less than 6 standard
-// deviations, is none: otherwise a token of exactly 128 bits would seldom be found to have them.
-func bitEntropy(ones, n int) float64 {
-	if z := math.Abs(float64(ones)-float64(n)/2) / (math.Sqrt(float64(n)) / 2); z < 6 && n >= fewest || n < fewest {
-		return 1
+// surprising is how many standard deviations are not chance any more.
+const surprising = 6
+
+// frequencies adds up what bits count for, by how often each was one of so many times, and reports whether they are uneven. Bits that stand out by themselves count for their min-entropy, -log2(max(p, 1-p)).
+// The others together are put to a chi-square test, which sees a small bias that all of them have: if it fails each of
+// them counts for its min-entropy, and otherwise for one bit, since all that is left is what chance does to samples.
+func frequencies(ones []int, n int) (sum float64, uneven bool) {
+	var rest []int
+	chi := 0.0
+	for _, k := range ones {
+		z := (float64(k) - float64(n)/2) / (math.Sqrt(float64(n)) / 2)
+		if math.Abs(z) >= surprising {
+			sum, uneven = sum+minEntropy(k, n), true
+			continue
+		}
+		chi += z * z
+		rest = append(rest, k)
 	}
-	p := float64(ones) / float64(n)
-	return -p*math.Log2(p) - (1-p)*math.Log2(1-p)
+	if chiDeviations(chi, len(rest)) < surprising {
+		return sum + float64(len(rest)), uneven
+	}
+	for _, k := range rest {
+		sum += minEntropy(k, n)
+	}
+	return sum, true
+}
+
+func minEntropy(ones, n int) float64 { return -math.Log2(float64(max(ones, n-ones)) / float64(n)) }
+
+// chiDeviations is how many standard deviations a chi-square of so many degrees of freedom is off, by the cube root that
+// Wilson and Hilferty made it normal with.
+func chiDeviations(chi float64, degrees int) float64 {
+	if degrees == 0 {
+		return 0
+	}
+	v := 2 / (9 * float64(degrees))
+	return (math.Cbrt(chi/float64(degrees)) - (1 - v)) / math.Sqrt(v)
 }
 
 // dependencies takes linear dependencies over GF(2) off the sum, as far as so few rows show them, and remembers if they
@@ -261,7 +298,7 @@ func (a *analysis) symbolBits(p *part) float64 {
 			}
 			kept[i] = append(kept[i], index[t[c]])
 		}
-		if kinds == 1 {
+		if kinds == 1 && n >= fewest { // fewer are often all the same, which shows nothing
 			continue
 		}
 		columns++

@@ -176,6 +176,68 @@ func TestBadTokens(t *testing.T) {
 	}
 }
 
+// TestFewTokens checks that what two or three tokens have in common by chance is not held against them.
+func TestFewTokens(t *testing.T) {
+	t.Parallel()
+	for n := 2; n <= fewest; n++ {
+		for range 10 {
+			for name, token := range map[string]func() string{
+				"hex":     func() string { return hex.EncodeToString(random(16)) },
+				"base64":  func() string { return base64.RawURLEncoding.EncodeToString(random(32)) },
+				"base62":  func() string { return pick(base62, 22) },
+				"decimal": func() string { return pick(digits, 40) },
+			} {
+				tokens, when := collect(n, func(int, time.Time) string { return token() })
+				if a := analyse(tokens, when); a.Bits < 127 || len(a.Counters)+len(a.Times) > 0 {
+					t.Fatalf("%s, %d tokens: %+v", name, n, a)
+				}
+			}
+		}
+	}
+}
+
+// TestUneven checks that a bias is seen which all bits have a little of, and that chance has none, with any seed.
+func TestUneven(t *testing.T) {
+	t.Parallel()
+	biased := func(r *mrand.Rand, p float64, bytes int) string {
+		b := make([]byte, bytes)
+		for i := range 8 * bytes {
+			if r.Float64() < p {
+				b[i/8] |= 1 << (i % 8)
+			}
+		}
+		return hex.EncodeToString(b)
+	}
+	for seed := range uint64(12) {
+		r := mrand.New(mrand.NewPCG(seed, 5))
+		for _, n := range []int{fewest, 50, 200} {
+			for _, bytes := range []int{2, 16, 32} {
+				tokens, when := collect(n, func(int, time.Time) string { return biased(r, 0.5, bytes) })
+				if a := analyse(tokens, when); a.Uneven || bytes > 2 && a.Bits < float64(8*bytes)-1 {
+					t.Fatalf("seed %d, %d fair tokens of %d bytes: %+v", seed, n, bytes, a)
+				}
+			}
+		}
+		tokens, when := collect(200, func(int, time.Time) string { return biased(r, 0.6, 16) })
+		a := analyse(tokens, when)
+		if !a.Uneven || a.Bits > 100 || a.Bits < 85 { // 128 * -log2(0.6) is 94
+			t.Fatalf("seed %d, biased: %+v", seed, a)
+		}
+		e := &examination{report: &Report{}}
+		if e.entropy(a, "hexadecimal", false); strings.Join(findings(e.report), ",") != "token-entropy medium" {
+			t.Fatalf("seed %d: %s", seed, seen(e.report))
+		}
+	}
+	for degrees, chi := range map[int]float64{1: 36, 10: 80, 128: 245} { // far out, each
+		if got := chiDeviations(chi, degrees); got < 4.5 || got > 7 {
+			t.Errorf("%g with %d degrees: %.1f deviations", chi, degrees, got)
+		}
+	}
+	if sum, uneven := frequencies([]int{100, 101, 190}, 200); !uneven || sum > 2.2 || sum < 2.05 {
+		t.Errorf("one of three stands out: %.2f, %v", sum, uneven)
+	}
+}
+
 func TestUserData(t *testing.T) {
 	t.Parallel()
 	list := knowns("Mia@shop.example", "localhost")

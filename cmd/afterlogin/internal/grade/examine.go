@@ -1,6 +1,7 @@
 package grade
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,8 +15,8 @@ import (
 
 // sample signs in as often as it is told, one after the other, and keeps the tokens.
 func (e *examination) sample(ctx context.Context) error {
-	for e.report.Token == "" || len(e.tokens) < e.Samples {
-		if e.web.left < 120 && len(e.tokens) > 0 {
+	for len(e.tokens) < e.Samples {
+		if e.web.left < 120 && len(e.tokens) >= 2 {
 			e.report.Notes = append(e.report.Notes, fmt.Sprintf("only %d sign-ins: the rest of the requests are kept for the other checks", len(e.tokens)))
 			break
 		}
@@ -42,11 +43,11 @@ func (e *examination) sample(ctx context.Context) error {
 // examineTokens judges how the tokens are made. What a JWT is worth is its signature, which examineJWT judges.
 func (e *examination) examineTokens(context.Context) error {
 	r := e.report
-	list := knowns(e.User, e.base.Hostname())
 	if j := parseJWT(e.tokens[0]); j != nil {
-		e.jwtTokens(list)
+		e.jwtTokens()
 		return nil
 	}
+	list := knowns(e.User, e.base.Hostname())
 	a := analyse(e.tokens, e.times)
 	e.analysis = a
 	sort := strings.Join(compact(a.How), ", ")
@@ -104,6 +105,9 @@ func (e *examination) entropy(a *analysis, sort string, hash bool) {
 		length = fmt.Sprintf("%d to %d characters", a.Shortest, a.Longest)
 	}
 	seen := fmt.Sprintf("%s, %s; at most %.0f bits of each are chance", length, or(sort, "all the same"), math.Floor(a.Bits+0.5))
+	if a.Uneven {
+		seen += "; its bits are not evenly spread, as those of a good source are"
+	}
 	limit := fmt.Sprintf("%d tokens can show that some of it is not chance, never that all of it is", a.Samples)
 	if a.Capped {
 		limit = fmt.Sprintf("%d tokens show no dependence among them; they are too few to see one among more than %d bits", a.Samples, a.Samples-1)
@@ -121,8 +125,8 @@ func (e *examination) entropy(a *analysis, sort string, hash bool) {
 			seen += " (the rest of a version 4 UUID is fixed; RFC 9562, section 8, does not want them as secrets)"
 		}
 		r.found("token-entropy", Low, seen, limit)
-	case a.Samples < 3:
-		r.unknown("token-entropy", seen, "two tokens show nothing")
+	case a.Samples < fewest:
+		r.unknown("token-entropy", seen, fmt.Sprintf("%d tokens are too few to show more; take at least %d", a.Samples, fewest))
 	default:
 		r.ok("token-entropy", seen, limit)
 	}
@@ -133,7 +137,13 @@ func (e *examination) entropy(a *analysis, sort string, hash bool) {
 func (e *examination) examineTravel(ctx context.Context) error {
 	r := e.report
 	plain := e.judge.page.Scheme != "https"
-	local := loopbackName(e.judge.page.Hostname())
+	local := loopbackName(e.judge.page.Hostname()) && e.base.Scheme == "http"
+	for _, a := range e.first.trail {
+		if e.base.Scheme == "https" && a.url.Scheme != "https" {
+			r.found("transport", "", "from HTTPS the way leads to plain HTTP: "+place(a.url))
+			break
+		}
+	}
 	switch {
 	case plain && local:
 		r.info("transport", "plain HTTP on this machine: not judged")
@@ -150,8 +160,7 @@ func (e *examination) examineTravel(ctx context.Context) error {
 	if err := e.leaks(v, token); err != nil {
 		return err
 	}
-	e.caching(v)
-	return nil
+	return e.caching(ctx, v, token)
 }
 
 // cookies judges the lines that set the cookie, the worst of them for each attribute.
@@ -333,24 +342,37 @@ func cachePolicy(h http.Header) (p policy) {
 	return p
 }
 
-// caching judges the answers that depend on who is signed in, and those that set the cookie.
-func (e *examination) caching(v *visitor) {
+// caching judges the answers that depend on who is signed in, and those that hand out the token.
+func (e *examination) caching(ctx context.Context, v *visitor, token string) error {
 	r := e.report
+	seen := make(map[string]bool)
 	for i, a := range v.trail {
 		p := cachePolicy(a.header)
 		where := fmt.Sprintf("%s %s", a.method, place(a.url))
-		sets := e.cred.kind == kindCookie && slices.ContainsFunc(a.set, func(c setCookie) bool { return c.Name == e.cred.name && c.Value != "" })
-		if sets {
+		hands := e.cred.kind == kindCookie && slices.ContainsFunc(a.set, func(c setCookie) bool { return c.Name == e.cred.name && c.Value != "" }) ||
+			e.cred.kind == kindBearer && token != "" && bytes.Contains(a.body, []byte(token))
+		if hands {
 			switch {
 			case p.noStore, p.private && !p.kept, p.noCache:
 				r.ok("cache-cookie")
 			case p.kept && !p.private:
-				r.found("cache-cookie", "", where+" sets the cookie and may be kept by caches")
+				r.found("cache-cookie", "", where+" hands out the token and may be kept by caches")
 			default:
 				r.ok("cache-cookie", where+" does not say no-store; nothing makes a cache keep it, either")
 			}
 		}
-		if i <= e.submitted || a.status < 200 || a.status > 299 || e.judge.standing(a) != in && a.url.Path == e.judge.page.Path {
+		if i <= e.submitted || a.method != http.MethodGet {
+			continue
+		}
+		if at := a.url.Scheme + a.url.Host + a.url.RequestURI(); seen[at] || len(seen) == maxCompared {
+			continue
+		} else {
+			seen[at] = true
+		}
+		switch own, err := e.depends(ctx, a); {
+		case err != nil:
+			return err
+		case !own:
 			continue
 		}
 		switch {
@@ -364,4 +386,40 @@ func (e *examination) caching(v *visitor) {
 			r.found("cache-page", "", where+" does not say no-store")
 		}
 	}
+	return nil
+}
+
+// maxCompared bounds the pages that are opened again as a stranger.
+const maxCompared = 12
+
+// depends reports whether the answer depends on who is signed in: a stranger is answered something else.
+func (e *examination) depends(ctx context.Context, a *answer) (bool, error) {
+	if a.status < 200 || a.status > 299 {
+		return false, nil
+	}
+	if sameOrigin(a.url, e.judge.page) && a.url.Path == e.judge.page.Path {
+		return e.judge.standing(a) == in, nil
+	}
+	var strangers [2]*answer
+	for i := range strangers {
+		s, err := e.visitor().send(ctx, request{method: http.MethodGet, url: a.url})
+		if err != nil {
+			return false, err
+		}
+		strangers[i] = s
+		if s.status >= 300 && s.status < 500 && s.status != http.StatusTooManyRequests {
+			return true, nil
+		}
+		if s.status >= 500 || s.status == http.StatusTooManyRequests {
+			return false, nil // which tells nothing
+		}
+		if bytes.Equal(s.body, a.body) {
+			return false, nil
+		}
+	}
+	// Pages with something new in them each time, such as the time, differ from one stranger to the next, too.
+	if bytes.Equal(strangers[0].body, strangers[1].body) {
+		return true, nil
+	}
+	return e.judge.marks != nil && e.judge.marks(a) && !e.judge.marks(strangers[0]), nil
 }

@@ -12,9 +12,12 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/site"
 )
 
 // Defaults and limits of Options.
@@ -63,6 +66,8 @@ type Options struct {
 	Progress func(string)
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
+
+	resolved map[string]netip.Addr // what names resolve to; for tests
 }
 
 // check fills in what is left out, and says what cannot be.
@@ -98,8 +103,8 @@ func (o *Options) check() (*url.URL, error) {
 		return wrong("JSON is sent to an address that has to be named, with login")
 	}
 	for _, h := range o.AllowHosts {
-		if h == "" || len(h) > 253 || strings.ContainsAny(h, "/:@ *") && !strings.Contains(h, "::") {
-			return wrong("allowed host %.60q: want a name or an address, without scheme, port or wildcard", h)
+		if !hostName(h) {
+			return wrong("allowed host %.60q: want a name or an address, without scheme, port, brackets or wildcard", h)
 		}
 	}
 	base.Fragment, base.RawFragment = "", ""
@@ -107,6 +112,16 @@ func (o *Options) check() (*url.URL, error) {
 		base.Path = "/"
 	}
 	return base, nil
+}
+
+// hostName reports whether the text is a host name or an address, without a port. Names of other scripts are written as
+// they are in the DNS, xn--….
+func hostName(h string) bool {
+	if _, err := netip.ParseAddr(h); err == nil {
+		return true
+	}
+	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._"
+	return h != "" && len(h) <= 253 && only(allowed)(h) && strings.Trim(h, ".-") != ""
 }
 
 // An examination is one run.
@@ -130,49 +145,80 @@ type examination struct {
 // span is between when a request was sent and its answer was read.
 type span struct{ from, to time.Time }
 
-// Run examines the site. It returns a report as long as it could sign in and tell who is signed in; what could not be
-// found out then is in the report. Errors wrap ErrOption, ErrNotAllowed, ErrUnreachable, ErrSignIn, ErrTell or ErrBudget,
-// or are the context's.
+// Run examines the site. It returns a report as long as it could sign in often enough to compare, and tell who is signed
+// in; what could not be found out then is in the report, and [Report.Err] says why it ended early, if it did. Errors wrap
+// ErrOption, ErrNotAllowed, ErrUnreachable, ErrSignIn, ErrTell or ErrBudget, or are the context's.
 func Run(ctx context.Context, o Options) (*Report, error) {
 	base, err := o.check()
 	if err != nil {
 		return nil, err
 	}
-	e := &examination{Options: &o, base: base, web: newWeb(&o)}
+	e := &examination{Options: &o, base: base, web: newWeb(&o, base)}
 	defer e.web.close()
 	e.report = &Report{Version: 1, Target: place(base), Started: o.Now().UTC()}
-	if err := e.web.allowed(base); err != nil {
-		return nil, err
+	if err := e.run(ctx); err != nil {
+		return nil, e.told(err)
 	}
-	o.Progress("looking for the sign-in")
-	if err := e.open(ctx); err != nil {
-		return nil, err
+	e.report.finish(e)
+	return e.report, nil
+}
+
+func (e *examination) run(ctx context.Context) error {
+	if err := e.web.allowed(e.base); err != nil {
+		return err
 	}
-	steps := []struct {
+	e.Progress("looking for the sign-in")
+	switch err := e.open(ctx); {
+	case errors.Is(err, errPlain):
+		// There is no signing in, and all the same something to say.
+		e.report.found("transport", "", e.told(err).Error())
+		e.stop(err)
+		return nil
+	case err != nil:
+		return err
+	}
+	e.Progress("signing in again and again")
+	if err := e.sample(ctx); err != nil {
+		return err // one token, or none, shows nothing
+	}
+	for _, s := range []struct {
 		say string
 		do  func(context.Context) error
 	}{
-		{"signing in again and again", e.sample},
 		{"looking at the tokens", e.examineTokens},
 		{"looking at cookies, addresses and caching", e.examineTravel},
 		{"before and after signing in", e.examineSignIn},
 		{"signing out", e.examineSignOut},
 		{"altered tokens", e.examineAltered},
 		{"JWTs", e.examineJWT},
-	}
-	for _, s := range steps {
-		o.Progress(s.say)
+	} {
+		e.Progress(s.say)
 		switch err := s.do(ctx); {
 		case err == nil:
-		case errors.Is(err, ErrBudget), errors.Is(err, ErrUnreachable) && len(e.report.Checks) > 0, errors.Is(err, ErrSignIn):
-			e.report.Stopped = err.Error()
+		case errors.Is(err, ErrBudget), errors.Is(err, ErrUnreachable), errors.Is(err, ErrSignIn):
+			e.stop(err)
+			return nil
 		default:
-			return nil, err
-		}
-		if e.report.Stopped != "" {
-			break
+			return err
 		}
 	}
-	e.report.finish(e)
-	return e.report, nil
+	return nil
 }
+
+func (e *examination) stop(err error) {
+	e.report.err = e.told(err)
+	e.report.Stopped = e.report.err.Error()
+}
+
+// told is the error without the tokens that have been seen, and without what terminals obey.
+func (e *examination) told(err error) error {
+	return &told{site.Lines(e.web.secrets.Clean(err.Error())[0]), err}
+}
+
+type told struct {
+	text string
+	err  error
+}
+
+func (t *told) Error() string { return t.text }
+func (t *told) Unwrap() error { return t.err }

@@ -196,6 +196,22 @@ func TestEachWeakness(t *testing.T) {
 		{b(badshop.Truncated), "token-lenient medium"},
 		{b(badshop.AnyCase), "token-lenient"},
 		{b(badshop.Extended), "token-lenient"},
+		{b(badshop.Inline, badshop.HiddenOut), ""},
+		{b(badshop.PublicLanding), ""},
+		{b(badshop.PublicNews), ""},
+		{b(badshop.PublicLanding, badshop.Public), "cache-cookie,cache-page high"},
+		{b(badshop.TokenInPath), "token-entropy medium,token-in-url"},
+		{b(badshop.TokenRefresh), "token-in-url"},
+		{b(badshop.YearCookie), "cookie-lifetime medium"},
+		{b(badshop.ShortByOne), "token-lenient"},
+		{b(badshop.AdoptsEarly), "fixation-adopted"},
+		{b(badshop.JWT, badshop.NoJTI), ""},
+		{b(badshop.JWT, badshop.OnlyNone), "jwt-none"},
+		{b(badshop.JWT, badshop.OnlyNoneUp), "jwt-none"},
+		{b(badshop.JWT, badshop.OnlyNONE), "jwt-none"},
+		{b(badshop.JWT, badshop.OnlyNOnE), "jwt-none"},
+		{b(badshop.JWT, badshop.OnlyTwo), "jwt-none"},
+		{b(badshop.JWT, badshop.EmptySign), "jwt-signature"},
 		{b(badshop.JWT, badshop.WeakSecret), "jwt-secret"},
 		{b(badshop.JWT, badshop.KnownSecret), "jwt-secret"},
 		{b(badshop.JWT, badshop.AlgNone), "jwt-none"},
@@ -214,7 +230,7 @@ func TestEachWeakness(t *testing.T) {
 		t.Run(strings.Join(name, "+"), func(t *testing.T) {
 			t.Parallel()
 			o := Options{Samples: 25, Secrets: slices.Values([]string{"iloveyou", "trustno1"})}
-			if strings.Contains(tt.want, "token-") {
+			if strings.Contains(tt.want, "token-entropy") || strings.Contains(tt.want, "token-user-data") {
 				o.Samples = 140
 			}
 			r := examine(t, o, tt.weak...)
@@ -252,6 +268,29 @@ func TestAllWeaknesses(t *testing.T) {
 			t.Errorf("%s was not found", id)
 		}
 	}
+}
+
+// TestUnclear checks that a site which answers unknown tokens with an error is not found to refuse them, nor to take them.
+func TestUnclear(t *testing.T) {
+	t.Parallel()
+	r := examine(t, Options{Samples: 25}, badshop.ErrsUnknown)
+	if got := findings(r); got != nil || r.Complete {
+		t.Errorf("%q\n%s", got, seen(r))
+	}
+	for _, id := range []string{"fixation", "fixation-adopted", "sign-in-again", "sign-out", "token-lenient"} {
+		if got := result(r, id); got != ResultUnknown {
+			t.Errorf("%s: %s\n%s", id, got, seen(r))
+		}
+	}
+}
+
+func result(r *Report, id string) string {
+	for _, c := range r.Checks {
+		if c.ID == id {
+			return c.Result
+		}
+	}
+	return ""
 }
 
 // TestTiny checks that nothing is made up where it might be somebody's token, and that this is said.

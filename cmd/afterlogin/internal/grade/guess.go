@@ -44,11 +44,12 @@ func knowns(user string, host string) []known {
 // hashes are the fast ones that people put names and numbers through.
 var hashes = []struct {
 	name string
+	size int
 	sum  func([]byte) []byte
 }{
-	{"MD5", func(b []byte) []byte { h := md5.Sum(b); return h[:] }},
-	{"SHA-1", func(b []byte) []byte { h := sha1.Sum(b); return h[:] }},
-	{"SHA-256", func(b []byte) []byte { h := sha256.Sum256(b); return h[:] }},
+	{"MD5", md5.Size, func(b []byte) []byte { h := md5.Sum(b); return h[:] }},
+	{"SHA-1", sha1.Size, func(b []byte) []byte { h := sha1.Sum(b); return h[:] }},
+	{"SHA-256", sha256.Size, func(b []byte) []byte { h := sha256.Sum256(b); return h[:] }},
 }
 
 // readings are the ways in which a token can be read: as it is, and decoded.
@@ -190,9 +191,22 @@ func sums(token string) map[string]string {
 	return found
 }
 
+// sized reports whether one of the wanted hashes has the size.
+func sized(want map[string]string, size int) bool {
+	for sum := range want {
+		if len(sum) == size {
+			return true
+		}
+	}
+	return false
+}
+
 func hit(want map[string]string, name, number string) string {
 	for _, text := range []string{name + number, number + name} {
 		for _, h := range hashes {
+			if !sized(want, h.size) {
+				continue
+			}
 			if want[string(h.sum([]byte(text)))] == h.name {
 				return h.name
 			}

@@ -74,6 +74,9 @@ func (e *examination) open(ctx context.Context) error {
 			e.recipe.hops = i + 1
 		}
 	}
+	if token, ok := e.token(v); ok {
+		e.web.secrets.Add(token, mask(token))
+	}
 	e.findSignOut(seen, landed)
 	e.report.Page, e.report.ToldBy = place(e.judge.page), e.judge.by
 	return nil
@@ -265,7 +268,9 @@ func (e *examination) findCredential(ctx context.Context, v *visitor) error {
 		}
 		return fmt.Errorf("%w: without the %s the page is the same", ErrSignIn, e.cred)
 	}
-	if v.bearer != "" {
+	if v.bearer != "" && !e.trusts(page) {
+		e.report.Notes = append(e.report.Notes, "the token of the sign-in was not sent to "+place(page)+", which is another origin")
+	} else if v.bearer != "" {
 		if s, _, err := e.ask(ctx, "", v.bearer); err != nil {
 			return err
 		} else if s == in {

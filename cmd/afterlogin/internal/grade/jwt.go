@@ -64,7 +64,7 @@ func encode(m map[string]any) string {
 }
 
 // jwtTokens judges what holds for tokens of any form, where it makes sense for JWTs.
-func (e *examination) jwtTokens(list []known) {
+func (e *examination) jwtTokens() {
 	r := e.report
 	all := true
 	for _, t := range e.tokens[1:] {

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 )
 
 // examineSignIn looks at what happens to tokens from before the sign-in.
@@ -143,19 +144,28 @@ func (e *examination) again(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	q, err := e.secondRequest(ctx, v)
-	if err == nil {
-		first, _ = e.token(v) // looking at pages may have renewed it
-		_, err = e.submit(ctx, v, q)
+	var second string
+	for range 2 {
+		q, err := e.secondRequest(ctx, v)
+		if err == nil {
+			first, _ = e.token(v) // looking at pages may have renewed it
+			_, err = e.submit(ctx, v, q)
+		}
+		if errors.Is(err, ErrSignIn) {
+			e.report.info("sign-in-again", "somebody who is signed in cannot sign in again by this form")
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if second, _ = e.token(v); first != second || parseJWT(first) == nil {
+			break
+		}
+		// JWTs of one second are often the same, their iat and exp being all that tells them apart.
+		if err := pause(ctx, 1100*time.Millisecond); err != nil {
+			return err
+		}
 	}
-	if errors.Is(err, ErrSignIn) {
-		e.report.info("sign-in-again", "somebody who is signed in cannot sign in again by this form")
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	second, _ := e.token(v)
 	if first == second {
 		if e.analysis != nil && e.analysis.Repeats > 0 {
 			e.report.unknown("sign-in-again", "tokens come again anyway: see token-repeats")
@@ -385,12 +395,29 @@ func (e *examination) twice(ctx context.Context) error {
 // queryNames are those under which sites take a session from an address.
 var queryNames = []string{"sid", "session", "session_id", "sessionid", "token", "access_token", "auth", "jwt", "PHPSESSID", "jsessionid"}
 
+// leave signs the visitor out, whose token has been where it may be kept: in an address, and so in logs. Where that does
+// not work the session is left to expire, like the others.
+func (e *examination) leave(ctx context.Context, v *visitor) {
+	if e.out == nil {
+		return
+	}
+	if q, err := e.out.request(ctx, v); err == nil {
+		v.send(ctx, q)
+	}
+}
+
 // query sends the token in the address, without the cookie. The session may end by that, as it should: it is a fresh one.
 func (e *examination) query(ctx context.Context) error {
 	v, token, err := e.fresh(ctx)
 	if err != nil {
 		return err
 	}
+	leaving := []*visitor{{e: e, jar: v.jar.clone(), bearer: v.bearer}}
+	defer func() {
+		for _, v := range leaving {
+			e.leave(ctx, v)
+		}
+	}()
 	names := queryNames
 	if e.cred.kind == kindCookie && !slices.Contains(names, e.cred.name) {
 		names = append([]string{e.cred.name}, names...)
@@ -427,6 +454,7 @@ func (e *examination) query(ctx context.Context) error {
 			if v, token, err = e.fresh(ctx); err != nil { // the last one may have ended
 				return err
 			}
+			leaving = append(leaving, v)
 			if s, err := try(n); err != nil {
 				return err
 			} else if s == in {

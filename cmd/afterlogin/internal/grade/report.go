@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/site"
 )
 
 // Results of a check.
@@ -49,14 +51,19 @@ type Report struct {
 	Token       string    `json:"token"`      // masked
 	Page        string    `json:"page"`       // that told who is signed in
 	ToldBy      string    `json:"told_by"`
-	Grade       string    `json:"grade"`
+	Grade       string    `json:"grade"`             // empty: it ended early, and nothing was found by then
 	Complete    bool      `json:"complete"`          // whether everything that applies was judged
 	Stopped     string    `json:"stopped,omitempty"` // why the examination ended early
 	Counts      Counts    `json:"counts"`
 	Checks      []Check   `json:"checks"`
 	Notes       []string  `json:"notes,omitempty"`
 	NotExamined []string  `json:"not_examined"`
+
+	err error
 }
+
+// Err is why the examination ended early; nil: it did not.
+func (r *Report) Err() error { return r.err }
 
 // mask is how a token is shown: its first characters, at most a third of them and at most 4, and its length.
 func mask(token string) string {
@@ -117,8 +124,29 @@ func (r *Report) finish(e *examination) {
 	r.Finished, r.Requests, r.SignIns = e.Now().UTC(), e.web.made, len(e.tokens)
 	r.Credential = e.cred.String()
 	r.NotExamined = notExamined
+	r.clean(&e.web.secrets)
 	slices.SortFunc(r.Checks, func(a, b Check) int { return slices.Index(order, a.ID) - slices.Index(order, b.ID) })
 	r.count()
+}
+
+// clean takes tokens out of all that the site has a say in, wherever it put them.
+func (r *Report) clean(secrets *site.Secrets) {
+	texts := []*string{&r.Target, &r.Credential, &r.Page, &r.ToldBy, &r.Stopped}
+	for i := range r.Notes {
+		texts = append(texts, &r.Notes[i])
+	}
+	for i := range r.Checks {
+		for j := range r.Checks[i].Seen {
+			texts = append(texts, &r.Checks[i].Seen[j])
+		}
+	}
+	list := make([]string, len(texts))
+	for i, t := range texts {
+		list[i] = *t
+	}
+	for i, t := range secrets.Clean(list...) {
+		*texts[i] = site.Lines(t)
+	}
 }
 
 // count counts the findings and works out the grade:
@@ -128,6 +156,8 @@ func (r *Report) finish(e *examination) {
 //	C  one or two medium ones
 //	D  one high finding, or three medium ones and more
 //	F  two high findings and more
+//
+// An examination that ended early is graded by what it found, and not at all if that is nothing.
 func (r *Report) count() {
 	r.Counts = Counts{}
 	for _, c := range r.Checks {
@@ -153,6 +183,8 @@ func (r *Report) count() {
 		r.Grade = "C"
 	case n.Low > 0:
 		r.Grade = "B"
+	case r.Stopped != "":
+		r.Grade = ""
 	default:
 		r.Grade = "A"
 	}
@@ -174,13 +206,15 @@ func (r *Report) Worst(severity string) bool {
 // Text writes the report for people.
 func (r *Report) Text(out io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: grade %s", r.Target, r.Grade)
+	fmt.Fprintf(&b, "%s: grade %s", r.Target, or(r.Grade, "none"))
 	if !r.Complete {
 		b.WriteString(" (incomplete)")
 	}
 	fmt.Fprintf(&b, "\n%s; %s; %s; %d sign-ins, %d requests, %v\n", plural(r.Counts.High, "high finding"), plural(r.Counts.Medium, "medium one"), plural(r.Counts.Low, "low one"),
 		r.SignIns, r.Requests, r.Finished.Sub(r.Started).Round(100*time.Millisecond))
-	fmt.Fprintf(&b, "The token: %s, %s. Told by %s: %s.\n", r.Credential, r.Token, r.Page, r.ToldBy)
+	if r.Token != "" {
+		fmt.Fprintf(&b, "The token: %s, %s. Told by %s: %s.\n", r.Credential, r.Token, r.Page, r.ToldBy)
+	}
 	if r.Stopped != "" {
 		fmt.Fprintf(&b, "The examination ended early: %s.\n", r.Stopped)
 	}
@@ -224,7 +258,7 @@ func (r *Report) Text(out io.Writer) error {
 	for _, n := range r.NotExamined {
 		wrap(&b, "", n)
 	}
-	_, err := io.WriteString(out, b.String())
+	_, err := io.WriteString(out, site.Lines(b.String()))
 	return err
 }
 
@@ -235,29 +269,11 @@ func plural(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// wrap writes a labelled paragraph, indented, in lines of at most 100 characters.
+// wrap writes a labelled paragraph, indented; without a label it is an item of a list.
 func wrap(b *strings.Builder, label, text string) {
-	const width, indent = 100, 20
-	line := "  "
-	if label != "" {
-		line = fmt.Sprintf("  %-*s", indent-2, label)
-	}
-	left := indent
 	if label == "" {
-		left = 4
-		line = "  - "
+		site.Wrap(b, "  - ", 4, text)
+		return
 	}
-	n := len(line)
-	for i, w := range strings.Fields(text) {
-		if i > 0 && n+1+utf8.RuneCountInString(w) > width {
-			line += "\n" + strings.Repeat(" ", left)
-			n = left
-		} else if i > 0 {
-			line += " "
-			n++
-		}
-		line += w
-		n += utf8.RuneCountInString(w)
-	}
-	b.WriteString(line + "\n")
+	site.Wrap(b, fmt.Sprintf("  %-18s", label), 20, text)
 }

@@ -76,9 +76,10 @@ func TestHTTPAuth(t *testing.T) {
 func TestJSON(t *testing.T) {
 	t.Parallel()
 	for want, weak := range map[string][]badshop.Weakness{
-		"":                            nil,
-		"jwt-none":                    {badshop.JWT, badshop.AlgNone},
-		"token-counter,token-entropy": {badshop.Counter},
+		"":                             nil,
+		"jwt-none":                     {badshop.JWT, badshop.AlgNone},
+		"token-counter,token-entropy":  {badshop.Counter},
+		"cache-cookie,cache-page high": {badshop.Public},
 	} {
 		r := examine(t, Options{JSON: true, Login: "/api/login", Page: "/account", Logout: "/logout", Samples: 160}, weak...)
 		if got := strings.Join(findings(r), ","); got != want || r.Credential != "bearer token" {
@@ -98,7 +99,7 @@ func TestPlainElsewhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &examination{Options: &o, base: base, web: newWeb(&o), report: &Report{}}
+	e := &examination{Options: &o, base: base, web: newWeb(&o, base), report: &Report{}}
 	defer e.web.close()
 	e.web.pinned.addrs["shop.test"] = []netip.Addr{netip.MustParseAddr("127.0.0.1")} // what a resolver would say
 	if err := e.open(t.Context()); err != nil {
@@ -122,14 +123,15 @@ func TestOnlyAllowedHosts(t *testing.T) {
 	var asked atomic.Int32
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { asked.Add(1) }))
 	defer elsewhere.Close()
-	port := strings.TrimPrefix(elsewhere.URL, "http://127.0.0.1:")
+	port := strings.TrimPrefix(elsewhere.URL, "http://127.0.0.1:") // which would be asked if names did not count
+	only := Options{User: "mia", Password: "x", AllowHosts: []string{"shop.test"}, resolved: map[string]netip.Addr{"shop.test": netip.MustParseAddr("127.0.0.1"), "evil.test": netip.MustParseAddr("127.0.0.1")}}
 	for name, site := range map[string]http.HandlerFunc{
 		"a redirect": func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, "http://192.0.2.7:"+port+"/", http.StatusFound)
+			http.Redirect(w, r, "http://evil.test:"+port+"/", http.StatusFound)
 		},
 		"a form": func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/html")
-			fmt.Fprintf(w, `<form method=post action="http://192.0.2.7:%s/"><input name=u><input type=password name=p></form>`, port)
+			fmt.Fprintf(w, `<form method=post action="http://evil.test:%s/"><input name=u><input type=password name=p></form>`, port)
 		},
 		"another scheme": func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Location", "file:///etc/passwd")
@@ -137,7 +139,9 @@ func TestOnlyAllowedHosts(t *testing.T) {
 		},
 	} {
 		s := httptest.NewServer(site)
-		_, err := Run(t.Context(), Options{URL: s.URL, User: "mia", Password: "x"})
+		o := only
+		o.URL = strings.Replace(s.URL, "127.0.0.1", "shop.test", 1)
+		_, err := Run(t.Context(), o)
 		s.Close()
 		if !errors.Is(err, ErrSignIn) && !errors.Is(err, ErrNotAllowed) {
 			t.Errorf("%s: %v", name, err)
@@ -149,7 +153,7 @@ func TestOnlyAllowedHosts(t *testing.T) {
 		}
 	}
 	// A name of this machine that resolves elsewhere, and an allowed one that moves.
-	w := newWeb(&Options{Now: time.Now, AllowHosts: []string{"192.0.2.7", "169.254.169.254", "0.0.0.0"}})
+	w := newWeb(&Options{Now: time.Now, AllowHosts: []string{"192.0.2.7", "169.254.169.254", "0.0.0.0"}}, &url.URL{Host: "localhost"})
 	defer w.close()
 	for host, ok := range map[string]bool{"localhost": true, "a.localhost": true, "127.8.9.1": true, "::1": true, "192.0.2.7": true, "192.0.2.8": false, "169.254.169.254": false, "0.0.0.0": false} {
 		if _, err := w.resolve(t.Context(), host); (err == nil) != ok {
@@ -198,6 +202,20 @@ func TestBounds(t *testing.T) {
 	r, err := Run(t.Context(), Options{URL: shop.URL, User: badshop.User, Password: badshop.Password, MaxRequests: 60})
 	if err != nil || r.Requests > 60 || r.Complete || r.SignIns == 0 {
 		t.Errorf("few requests: %v %+v", err, r)
+	}
+	good := httptest.NewServer(badshop.New())
+	defer good.Close()
+	for most := 20; most <= 60; most += 20 {
+		r, err := Run(t.Context(), Options{URL: good.URL, User: badshop.User, Password: badshop.Password, MaxRequests: most})
+		if errors.Is(err, ErrBudget) && most < 40 {
+			continue
+		}
+		if err != nil || r.SignIns < 2 || r.Requests > most || findings(r) != nil {
+			t.Errorf("%d requests: %v %q", most, err, findings(r))
+		}
+		if entropy := result(r, "token-entropy"); r.SignIns < fewest != (entropy == ResultUnknown) {
+			t.Errorf("%d tokens: entropy %s", r.SignIns, entropy)
+		}
 	}
 	same := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/html")

@@ -27,7 +27,7 @@ func (e *examination) visitor() *visitor { return &visitor{e: e} }
 // send sends a request with the visitor's cookies, and takes those that come back.
 func (v *visitor) send(ctx context.Context, q request) (*answer, error) {
 	q.cookie = v.jar.header(q.url)
-	if q.bearer = ""; v.bearer != "" && q.url.Host == v.e.base.Host {
+	if q.bearer = ""; v.e.trusts(q.url) {
 		q.bearer = v.bearer
 	}
 	a, err := v.e.web.do(ctx, q)
@@ -39,6 +39,19 @@ func (v *visitor) send(ctx context.Context, q request) (*answer, error) {
 		v.trail = append(v.trail, a)
 	}
 	return a, nil
+}
+
+// trusts reports whether the site's bearer tokens may go to the address: to origins that the user named, and never from
+// HTTPS to plain HTTP.
+func (e *examination) trusts(u *url.URL) bool {
+	if e.base.Scheme == "https" && u.Scheme != "https" {
+		return false
+	}
+	if sameOrigin(u, e.base) || e.recipe.target != nil && sameOrigin(u, e.recipe.target) {
+		return true
+	}
+	page, err := e.base.Parse(e.Page)
+	return err == nil && sameOrigin(u, page)
 }
 
 // follow sends a request and follows the redirects that stay on allowed hosts. It returns the last answer, which is
@@ -53,9 +66,9 @@ func (v *visitor) follow(ctx context.Context, q request) (*answer, error) {
 		if next == nil || v.e.web.allowed(next) != nil {
 			return a, nil
 		}
-		if a.status == http.StatusTemporaryRedirect || a.status == http.StatusPermanentRedirect {
-			if next.Host != q.url.Host {
-				return a, nil // the form, and the password in it, go nowhere else
+		if q.method != http.MethodGet && (a.status == http.StatusTemporaryRedirect || a.status == http.StatusPermanentRedirect) {
+			if !sameOrigin(next, q.url) {
+				return a, nil // the form goes nowhere else
 			}
 			q.url = next
 			continue
@@ -196,12 +209,23 @@ func (e *examination) fill(at *url.URL, f *form) (request, error) {
 	}
 	q, err := f.request(at, values)
 	if err == nil {
-		err = e.web.allowed(q.url)
+		err = e.keeps(at, q.url)
 	}
 	if err == nil && q.method != http.MethodPost {
 		err = fmt.Errorf("%w: the form on %s would send the password in the address (method GET); it was not sent", ErrSignIn, place(at))
 	}
 	return q, err
+}
+
+// keeps checks that the password stays with the origin that asks for it, and that HTTPS does not lead to plain HTTP.
+func (e *examination) keeps(from, to *url.URL) error {
+	switch {
+	case to.Scheme != "https" && (from.Scheme == "https" || e.base.Scheme == "https"):
+		return fmt.Errorf("%w: %s would send the password to %s, %w, though the site has HTTPS; it was not sent", ErrSignIn, place(from), place(to), errPlain)
+	case !sameOrigin(from, to):
+		return fmt.Errorf("%w: %s would send the password to another origin, %s; it was not sent", ErrSignIn, place(from), place(to))
+	}
+	return nil
 }
 
 // request is what a browser sends for the form with the values.
@@ -214,7 +238,7 @@ func (f *form) request(at *url.URL, values url.Values) (request, error) {
 		to = at
 	}
 	if f.method == http.MethodPost {
-		return request{method: http.MethodPost, url: to, body: []byte(values.Encode()), contentType: "application/x-www-form-urlencoded"}, nil
+		return request{method: http.MethodPost, url: to, body: []byte(values.Encode()), contentType: "application/x-www-form-urlencoded", origin: origin(at)}, nil
 	}
 	u := *to
 	u.RawQuery = values.Encode()
@@ -231,7 +255,10 @@ func (e *examination) jsonRequest() (request, error) {
 		}
 	}
 	body, err := json.Marshal(object)
-	return request{method: http.MethodPost, url: e.recipe.target, body: body, contentType: "application/json", accept: "application/json"}, err
+	if err == nil {
+		err = e.keeps(e.recipe.target, e.recipe.target) // which the user named
+	}
+	return request{method: http.MethodPost, url: e.recipe.target, body: body, contentType: "application/json", accept: "application/json", origin: origin(e.recipe.target)}, err
 }
 
 // submit sends the filled-in form and follows where it leads, as far as the recipe says is needed.
@@ -257,12 +284,13 @@ func (e *examination) submit(ctx context.Context, v *visitor, q request) (*answe
 		if next == nil || e.web.allowed(next) != nil || e.recipe.hops > 0 && hop+1 >= e.recipe.hops {
 			if e.recipe.target != nil {
 				v.bearer = bearerOf(first)
+				e.web.secret(v.bearer)
 			}
 			return a, nil
 		}
-		if a.status == 307 || a.status == 308 {
-			if next.Host != q.url.Host {
-				return a, nil
+		if q.method != http.MethodGet && (a.status == 307 || a.status == 308) {
+			if err := e.keeps(q.url, next); err != nil {
+				return nil, err
 			}
 			q.url = next
 			continue
@@ -322,6 +350,7 @@ func (e *examination) fresh(ctx context.Context) (*visitor, string, error) {
 	if !ok {
 		return nil, "", fmt.Errorf("%w: this time no %s came", ErrSignIn, e.cred)
 	}
+	e.web.secrets.Add(token, mask(token))
 	return v, token, nil
 }
 
@@ -349,7 +378,11 @@ func (s *signOut) request(ctx context.Context, v *visitor) (request, error) {
 			}
 		}
 		if f != nil {
-			return f.request(a.url, f.values())
+			q, err := f.request(a.url, f.values())
+			if err == nil && !sameOrigin(a.url, q.url) && !v.e.web.named(q.url.Hostname()) {
+				err = fmt.Errorf("%w: the form on %s leads to another origin, %s", ErrNotAllowed, place(a.url), place(q.url))
+			}
+			return q, err
 		}
 		if l != nil {
 			u, err := a.url.Parse(l.href)
@@ -371,7 +404,7 @@ func (s *signOut) request(ctx context.Context, v *visitor) (request, error) {
 		if s.byLink {
 			return request{method: http.MethodGet, url: s.path}, nil
 		}
-		return request{method: http.MethodPost, url: s.path, contentType: "application/x-www-form-urlencoded"}, nil
+		return request{method: http.MethodPost, url: s.path, contentType: "application/x-www-form-urlencoded", origin: origin(s.path)}, nil
 	}
 	return request{}, fmt.Errorf("%w: the sign-out has gone from %s", ErrSignIn, place(s.on))
 }
@@ -454,7 +487,7 @@ type credential struct {
 }
 
 func (c credential) String() string {
-	if c.kind == kindBearer {
+	if c.kind == kindBearer || c.kind == "" {
 		return c.kind
 	}
 	return c.kind + " " + clip(printable(c.name), 60)
@@ -475,13 +508,4 @@ func (e *examination) token(v *visitor) (string, bool) {
 		}
 	}
 	return "", false
-}
-
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, s)
 }

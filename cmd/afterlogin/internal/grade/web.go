@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/site"
 )
 
 // Bounds of what is read and asked.
@@ -40,18 +42,23 @@ var (
 	ErrTell = errors.New("signed in and signed out look the same")
 	// ErrOption is for an option that cannot be.
 	ErrOption = errors.New("option")
+
+	// errPlain is part of an ErrSignIn: the password or token of a site with HTTPS would have gone over plain HTTP.
+	errPlain = errors.New("over plain HTTP")
 )
 
 // web sends requests to the allowed hosts, and to nothing else.
 type web struct {
-	client *http.Client
-	allow  []string // lower case, without port
-	every  time.Duration
-	last   time.Time
-	left   int
-	made   int
-	now    func() time.Time
-	pinned pins
+	client   *http.Client
+	allow    []string // as hostKey has them
+	loopback bool     // whether any host of this machine may be asked
+	every    time.Duration
+	last     time.Time
+	left     int
+	made     int
+	now      func() time.Time
+	pinned   pins
+	secrets  site.Secrets // every cookie and token that has been seen
 }
 
 // pins holds what the allowed names resolved to at first, so that a name cannot move between two requests.
@@ -60,12 +67,20 @@ type pins struct {
 	addrs map[string][]netip.Addr
 }
 
-func newWeb(o *Options) *web {
-	w := &web{every: o.Every, left: o.MaxRequests, now: o.Now}
+// newWeb makes one for a site. Other hosts of this machine may be asked if the site is on it: what an examined site
+// elsewhere says must not lead to what listens here.
+func newWeb(o *Options, base *url.URL) *web {
+	w := &web{every: o.Every, left: o.MaxRequests, now: o.Now, loopback: loopbackName(base.Hostname())}
 	for _, h := range o.AllowHosts {
-		w.allow = append(w.allow, strings.ToLower(strings.TrimSuffix(h, ".")))
+		w.allow = append(w.allow, hostKey(h))
 	}
 	w.pinned.addrs = make(map[string][]netip.Addr)
+	for name, addr := range o.resolved {
+		w.pinned.addrs[name] = []netip.Addr{addr}
+	}
+	if len(o.Password) >= 12 || strings.ContainsAny(o.Password, " 0123456789!?.,-_$%&/+*#") {
+		w.secrets.Add(o.Password, "[password]") // others are words that reports are made of
+	}
 	w.client = &http.Client{
 		Timeout: 30 * time.Second,
 		Transport: &http.Transport{
@@ -96,9 +111,34 @@ func loopbackName(host string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-func (w *web) named(host string) bool {
-	return slices.Contains(w.allow, strings.ToLower(strings.TrimSuffix(host, ".")))
+// hostKey is the host in the one spelling in which it is compared.
+func hostKey(host string) string {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.Unmap().String()
+	}
+	return host
 }
+
+func (w *web) named(host string) bool { return slices.Contains(w.allow, hostKey(host)) }
+
+// sameOrigin reports whether two addresses have the same scheme, host and port.
+func sameOrigin(u, v *url.URL) bool {
+	return u.Scheme == v.Scheme && hostKey(u.Hostname()) == hostKey(v.Hostname()) && port(u) == port(v)
+}
+
+func port(u *url.URL) string {
+	switch {
+	case u.Port() != "":
+		return u.Port()
+	case u.Scheme == "https":
+		return "443"
+	}
+	return "80"
+}
+
+// origin is what a browser sends as Origin with a form of the page.
+func origin(page *url.URL) string { return page.Scheme + "://" + page.Host }
 
 // allowed reports whether the address may be asked, by its name. What the name resolves to is looked at by dial.
 func (w *web) allowed(u *url.URL) error {
@@ -107,8 +147,10 @@ func (w *web) allowed(u *url.URL) error {
 		return fmt.Errorf("%w: %.60q is not an http or https address", ErrNotAllowed, u.Scheme+"://"+u.Host)
 	case u.User != nil:
 		return fmt.Errorf("%w: an address with a name and password in it", ErrNotAllowed)
-	case loopbackName(u.Hostname()), w.named(u.Hostname()):
+	case w.loopback && loopbackName(u.Hostname()), w.named(u.Hostname()):
 		return nil
+	case loopbackName(u.Hostname()):
+		return fmt.Errorf("%w: %.100q; the site is not on this machine, so that hosts of this machine are not asked unless they are named with --allow-host", ErrNotAllowed, u.Hostname())
 	}
 	return fmt.Errorf("%w: %.100q; only sites on this machine are examined, and hosts named with --allow-host", ErrNotAllowed, u.Hostname())
 }
@@ -189,6 +231,7 @@ type request struct {
 	body        []byte
 	contentType string
 	accept      string
+	origin      string // of the page that has the form
 }
 
 // do sends one request and follows nothing. An overload (429, 503) with a Retry-After is waited for, twice.
@@ -236,7 +279,7 @@ func (w *web) once(ctx context.Context, q request) (*answer, error) {
 	}
 	if q.contentType != "" {
 		r.Header.Set("Content-Type", q.contentType)
-		r.Header.Set("Origin", u.Scheme+"://"+u.Host)
+		r.Header.Set("Origin", q.origin)
 	}
 	if q.cookie != "" {
 		r.Header.Set("Cookie", q.cookie)
@@ -260,45 +303,60 @@ func (w *web) once(ctx context.Context, q request) (*answer, error) {
 	for _, line := range resp.Header["Set-Cookie"] {
 		if c, ok := parseSetCookie(line); ok && len(a.set) < maxJar {
 			a.set = append(a.set, c)
+			w.secret(c.Value)
 		}
 	}
 	return a, nil
 }
 
-// unreachable names the request without its query, in which there may be a token.
+// secret remembers a cookie or token, so that it is not printed, wherever the site puts it.
+func (w *web) secret(value string) {
+	if len(value) >= shortest {
+		w.secrets.Add(value, mask(value))
+	}
+}
+
+// unreachable names the request without its query, in which there may be a token, and the reason in words of its own.
 func unreachable(ctx context.Context, q request, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	var u *url.Error
-	if errors.As(err, &u) {
-		err = u.Err
-	}
 	if errors.Is(err, ErrNotAllowed) {
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err
+		}
 		return err
 	}
-	return fmt.Errorf("%w: %s %s: %w", ErrUnreachable, q.method, place(q.url), err)
+	return fmt.Errorf("%w: %s %s: %s", ErrUnreachable, q.method, place(q.url), site.Fault(err))
 }
 
 // place is the address without what may be secret in it: the query, parameters of the path, and long segments, which are
-// tokens on some sites.
+// tokens on some sites. Shorter tokens are taken out by whoever prints it, when they are known; segments are therefore
+// left out whole.
 func place(u *url.URL) string {
 	path, _, _ := strings.Cut(u.EscapedPath(), ";")
-	segments := strings.Split(path, "/")
-	for i, s := range segments {
-		if len(s) > 20 {
-			segments[i] = s[:4] + "…"
+	var b strings.Builder
+	b.WriteString(u.Scheme + "://" + clip(printable(u.Host), 260))
+	for i, s := range strings.Split(path, "/") {
+		if i > 0 {
+			b.WriteByte('/')
 		}
+		if i > 10 {
+			b.WriteString("…")
+			break
+		}
+		if len(s) > 20 {
+			s = s[:4] + "…"
+		}
+		b.WriteString(s)
 	}
-	return u.Scheme + "://" + u.Host + clip(strings.Join(segments, "/"), 100)
+	return b.String()
 }
 
-func clip(s string, n int) string {
-	if len(s) > n {
-		return s[:n] + "…"
-	}
-	return s
-}
+func clip(s string, n int) string { return site.Clip(s, n) }
+
+func printable(s string) string { return site.Printable(s) }
 
 func pause(ctx context.Context, d time.Duration) error {
 	if d <= 0 {

@@ -60,6 +60,7 @@ const (
 	LongLived   Weakness = "long-lived"
 	FirstWins   Weakness = "first cookie wins"
 	LastWins    Weakness = "last cookie wins"
+	YearCookie  Weakness = "kept for over a year"
 	TokenInPage Weakness = "token in page"
 )
 
@@ -68,18 +69,25 @@ const (
 	Fixation    Weakness = "fixation"          // the token of before is kept
 	OldAlive    Weakness = "old token alive"   // a stranger's token is signed in, too
 	Adoption    Weakness = "adoption"          // an unknown token is taken over
+	AdoptsEarly Weakness = "adoption early"    // and only where it is shown the form with it
 	KeepsOld    Weakness = "keeps old session" // signing in again leaves the session of before
 	SurvivesOut Weakness = "survives sign-out"
 	CookieStays Weakness = "cookie stays"
 	HiddenOut   Weakness = "hidden sign-out"  // no weakness: the form has a page of its own
 	LinkOut     Weakness = "sign-out by link" // hardly one
 	SilentOut   Weakness = "sign-out by address"
-	Remember    Weakness = "remember cookie" // no weakness: a second cookie that is enough to be signed in
+	Remember    Weakness = "remember cookie"  // no weakness: a second cookie that is enough to be signed in
+	Inline      Weakness = "form on the page" // no weakness: strangers are shown the form in place of the page, which says no name
+	ErrsUnknown Weakness = "error for unknown tokens"
 )
 
 // Where tokens go, and what is accepted as one.
 const (
 	TokenInURL    Weakness = "token in URL"
+	TokenInPath   Weakness = "token in path" // one of 16 characters
+	TokenRefresh  Weakness = "token in Refresh"
+	PublicLanding Weakness = "public landing" // no weakness: the sign-in leads to a page that is the same for everybody
+	PublicNews    Weakness = "public news"    // likewise, and new every time
 	TokenInLink   Weakness = "token in link"
 	QueryToken    Weakness = "query token"
 	PathToken     Weakness = "path token"
@@ -87,6 +95,7 @@ const (
 	NoCacheHeader Weakness = "no cache header"
 	PrivateOnly   Weakness = "private, no-cache"
 	Truncated     Weakness = "truncated token"
+	ShortByOne    Weakness = "one character less"
 	AnyCase       Weakness = "any case"
 	Extended      Weakness = "extended token"
 )
@@ -94,9 +103,16 @@ const (
 // JWTs. JWT alone is no weakness: a good secret, an end, and a server that remembers which are over.
 const (
 	JWT         Weakness = "jwt"
-	WeakSecret  Weakness = "secret"            // of the usual ones
-	KnownSecret Weakness = "known password"    // of a list of passwords
-	AlgNone     Weakness = "alg none"          // accepted
+	WeakSecret  Weakness = "secret"         // of the usual ones
+	KnownSecret Weakness = "known password" // of a list of passwords
+	AlgNone     Weakness = "alg none"       // accepted
+	OnlyNone    Weakness = "only none"      // accepted in this spelling
+	OnlyNoneUp  Weakness = "only None"
+	OnlyNONE    Weakness = "only NONE"
+	OnlyNOnE    Weakness = "only nOnE"
+	OnlyTwo     Weakness = "only two parts"    // alg none, and no dot for a signature
+	EmptySign   Weakness = "empty signature"   // accepted
+	NoJTI       Weakness = "no jti"            // no weakness: tokens of one second are the same
 	NoSignature Weakness = "no signature"      // nothing is verified
 	OtherSign   Weakness = "signature ignored" // the payload is compared, the signature is not looked at
 	OtherClaims Weakness = "payload ignored"   // the signature is verified, over the payload that was given out
@@ -120,6 +136,7 @@ type Shop struct {
 type session struct {
 	user, csrf string // user: empty for strangers
 	body       string // of the JWT
+	adopted    bool
 }
 
 // New makes a shop with the weaknesses.
@@ -202,6 +219,8 @@ func (s *Shop) token(user string) string {
 			text[10+i] = alphabet[b[i]&31]
 		}
 		return string(text)
+	case s.on[TokenInPath]:
+		return base64.RawURLEncoding.EncodeToString(b[:12])
 	case s.on[Middling]:
 		return hex.EncodeToString(b[:10])
 	case s.on[LowChance]: // 32 random bits, four times, each a little different
@@ -224,7 +243,9 @@ func (s *Shop) begin(user string) string {
 		return id
 	}
 	se := &session{user: user, csrf: random(16)}
-	s.sessions[id] = se
+	if !s.on[NoJTI] {
+		s.sessions[id] = se
+	}
 	if !s.on[JWT] {
 		return id
 	}
@@ -238,8 +259,14 @@ func (s *Shop) begin(user string) string {
 	if s.on[PasswordIn] {
 		claims["password"] = Password
 	}
+	if s.on[NoJTI] {
+		delete(claims, "jti")
+	}
 	body, _ := json.Marshal(claims)
 	se.body = base64.RawURLEncoding.EncodeToString(body)
+	if s.on[NoJTI] && s.sessions[se.body] == nil {
+		s.sessions[se.body] = se
+	}
 	text := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256","typ":"JWT"}`)) + "." + se.body
 	return text + "." + s.sign(text)
 }
@@ -260,7 +287,8 @@ func (s *Shop) find(token string) (string, *session) {
 	}
 	for id, se := range s.sessions {
 		switch {
-		case s.on[Truncated] && len(token) >= 8 && strings.HasPrefix(id, token),
+		case s.on[ShortByOne] && len(token) == len(id)-1 && strings.HasPrefix(id, token),
+			s.on[Truncated] && len(token) >= 8 && strings.HasPrefix(id, token),
 			s.on[Extended] && strings.HasPrefix(token, id),
 			s.on[AnyCase] && strings.EqualFold(id, token):
 			return id, se
@@ -271,7 +299,10 @@ func (s *Shop) find(token string) (string, *session) {
 
 func (s *Shop) findJWT(token string) (string, *session) {
 	parts := strings.Split(token, ".")
-	if len(parts) == 2 && s.on[AlgNone] {
+	if len(parts) == 2 && (s.on[AlgNone] || s.on[OnlyTwo]) {
+		if s.on[OnlyTwo] {
+			parts[0] = base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"two"}`))
+		}
 		parts = append(parts, "")
 	}
 	if len(parts) != 3 {
@@ -288,7 +319,11 @@ func (s *Shop) findJWT(token string) (string, *session) {
 	if err1 != nil || err2 != nil || json.Unmarshal(h, &header) != nil || json.Unmarshal(b, &claims) != nil {
 		return "", nil
 	}
-	se := s.sessions[claims.JTI]
+	id := claims.JTI
+	if s.on[NoJTI] {
+		id = parts[1]
+	}
+	se := s.sessions[id]
 	signed := s.sign(parts[0]+"."+parts[1]) == parts[2]
 	if s.on[Stateless] && signed && claims.User && se == nil {
 		se = &session{user: User, csrf: "stateless"}
@@ -299,10 +334,13 @@ func (s *Shop) findJWT(token string) (string, *session) {
 	switch {
 	case header.Alg == "HS256" && signed,
 		s.on[NoSignature],
+		header.Alg == "two" && s.on[OnlyTwo],
+		s.on[Weakness("only "+header.Alg)] && parts[2] == "",
+		s.on[EmptySign] && header.Alg == "HS256" && parts[1] == se.body && parts[2] == "",
 		s.on[AlgNone] && strings.EqualFold(header.Alg, "none") && parts[2] == "",
 		s.on[OtherSign] && header.Alg == "HS256" && parts[1] == se.body,
 		s.on[OtherClaims] && header.Alg == "HS256" && s.sign(parts[0]+"."+se.body) == parts[2]:
-		return claims.JTI, se
+		return id, se
 	}
 	return "", nil
 }
@@ -346,6 +384,9 @@ func (s *Shop) set(w http.ResponseWriter, value string) {
 	if s.on[LongLived] {
 		c.MaxAge = 90 * 86400
 	}
+	if s.on[YearCookie] {
+		c.MaxAge = 400 * 86400
+	}
 	if value == "" {
 		c.MaxAge = -1
 	}
@@ -371,16 +412,37 @@ func (s *Shop) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	token := s.presented(r)
 	id, se := s.find(token)
 	path, _, _ := strings.Cut(r.URL.Path, ";")
+	if s.on[TokenInPath] && strings.HasPrefix(path, "/account/") {
+		path = "/account"
+	}
 	switch r.Method + " " + path {
 	case "GET /":
 		s.page(w, se, token, `<p>Tea of the week.</p>`)
 	case "GET /login":
-		s.loginPage(w, se)
+		s.loginPage(w, se, token)
 	case "POST /login":
 		s.login(w, r, id, se, token)
 	case "POST /api/login":
 		s.apiLogin(w, r)
+	case "GET /welcome":
+		w.Header().Set("Cache-Control", "public, max-age=60")
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		io.WriteString(w, `<p>Welcome. <a href="/account">Account</a> <a href="/login">Sign in</a>`)
+		if s.on[PublicNews] {
+			io.WriteString(w, "<p>News: "+random(8))
+		}
 	case "GET /account":
+		if s.on[TokenRefresh] && se != nil {
+			w.Header().Set("Refresh", "600; url=/account?again="+token)
+		}
+		if s.on[ErrsUnknown] && se == nil && token != "" {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		if s.on[Inline] && (se == nil || se.user == "") {
+			s.loginPage(w, se, "")
+			return
+		}
 		if se == nil || se.user == "" {
 			http.Redirect(w, r, "/login", http.StatusSeeOther)
 			return
@@ -409,7 +471,11 @@ func (s *Shop) page(w http.ResponseWriter, se *session, token, body string) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	io.WriteString(w, "<!doctype html><title>Shop</title><nav>")
 	if se != nil && se.user != "" {
-		fmt.Fprintf(w, `<a href="/account">Account</a> Hello %s`, html.EscapeString(se.user))
+		hello := se.user
+		if s.on[Inline] {
+			hello = "you"
+		}
+		fmt.Fprintf(w, `<a href="/account">Account</a> Hello %s`, html.EscapeString(hello))
 		switch {
 		case s.on[LinkOut]:
 			io.WriteString(w, ` <a href="/leave">Sign out</a>`)
@@ -433,7 +499,11 @@ func signOutForm(se *session) string {
 }
 
 // loginPage shows the form. Strangers get a session, for what proves that the form is this site's own.
-func (s *Shop) loginPage(w http.ResponseWriter, se *session) {
+func (s *Shop) loginPage(w http.ResponseWriter, se *session, token string) {
+	if token != "" && se == nil && s.on[AdoptsEarly] {
+		se = &session{csrf: random(16), adopted: true}
+		s.sessions[token] = se
+	}
 	if se == nil {
 		value := s.begin("")
 		_, se = s.find(value)
@@ -451,7 +521,7 @@ func (s *Shop) login(w http.ResponseWriter, r *http.Request, id string, se *sess
 	}
 	var value string
 	switch {
-	case s.on[Fixation] && se != nil && !s.on[JWT]:
+	case s.on[Fixation] && se != nil && !s.on[JWT], se != nil && se.adopted:
 		se.user, value = User, token
 	case s.on[Adoption] && se == nil && token != "" && !s.on[JWT]:
 		value = token
@@ -472,6 +542,12 @@ func (s *Shop) login(w http.ResponseWriter, r *http.Request, id string, se *sess
 		http.SetCookie(w, &http.Cookie{Name: "__Host-z-remember", Value: also, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode, MaxAge: 86400})
 	}
 	to := "/account"
+	if s.on[TokenInPath] {
+		to += "/" + value
+	}
+	if s.on[PublicLanding] || s.on[PublicNews] {
+		to = "/welcome"
+	}
 	if s.on[TokenInURL] {
 		to += "?sid=" + value
 	}
