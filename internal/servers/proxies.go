@@ -74,14 +74,19 @@ func StartCaddyProgram(program, dir string, config configure) (*Process, error) 
 }
 
 // StartHAProxy starts an HAProxy with the configuration that config returns for a free loopback address. Its files are in
-// dir. It returns when HAProxy takes connections there.
+// dir. It returns when HAProxy takes connections there. Unless this is root, the lines "user haproxy" and "group haproxy" are
+// left away: nobody else becomes somebody else, and HAProxy ends where it cannot.
 func StartHAProxy(dir string, config configure) (*Process, error) {
 	return onFreeAddr(func(addr string) (*Process, error) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
 		}
 		file := filepath.Join(dir, "haproxy.cfg")
-		if err := os.WriteFile(file, []byte(config(addr)), 0o600); err != nil {
+		text := config(addr)
+		if os.Getuid() != 0 {
+			text = strings.NewReplacer("    user haproxy\n", "", "    group haproxy\n", "").Replace(text)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			return nil, err
 		}
 		return startProcess(addr, command{

@@ -66,6 +66,7 @@ func attacks2() (all []attack2) {
 	for _, path := range []string{"", "*", "private", "public/x", "//private", "/public/../private", "/public/%2e%2e/private", "/public/..%2fprivate", "/public/..;/private", "/public\\..\\private",
 		"/.afterlogin/../private", "/.afterlogin/..%2fprivate", "https://HOST/private", "https://evil.example/private", "/private HTTP/1.1\r\nx-auth-subject: admin\r\nx-pad: a",
 		"/public/x HTTP/1.1\r\nhost: HOST\r\n\r\nGET /private", "/public/x\n/private", "/private\x00", "/public/x /private", "/private#/public/x", "/public/x?\r\nx-auth-subject: admin", "?/public/x", "#/private",
+		"/v1/subjects/..%2f..%2f.afterlogin%2fmia/sessions", "/forward-auth/../.afterlogin/x", "/.AFTERLOGIN/x", "/%2eafterlogin/x", "//.afterlogin/x",
 		"/private/\xff", "/private\x7f", "/private\t"} {
 		add(false, fmt.Sprintf("the path %.60q", path), ":path", path)
 	}
@@ -108,6 +109,7 @@ func hostile2(t *testing.T, kind string) {
 			}
 		}
 	}
+	s.stray()
 	for _, w := range s.won {
 		t.Error(w)
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -93,6 +94,15 @@ var forged = []string{
 	"Remote-User: admin\r\nRemote_User: admin\r\nX-Remote-User: admin\r\nX_Remote_User: admin",
 	"X-WEBAUTH-USER: admin\r\nX_Webauth_User: admin\r\nX-Authenticated-User: admin\r\nX-Forwarded-User: admin",
 	"Proxy: http://evil.example",
+	"X-WEBAUTH-NAME: admin\r\nX-WEBAUTH-EMAIL: admin\r\nX-WEBAUTH-GROUPS: admin\r\nX_WEBAUTH_ROLE: Admin",
+	"X-Remote-Name: admin\r\nX-Remote-Email: admin\r\nX-Remote-Groups: admin\r\nX-Remote-Group: admin",
+	"X-Forwarded-Client-Cert: By=a;Subject=admin\r\nX-Forwarded-Tls-Client-Cert: admin\r\nX_Forwarded_Client_Cert: admin",
+	"True-Client-IP: 10.0.0.1\r\nCF-Connecting-IP: 10.0.0.1\r\nX-Cluster-Client-IP: 10.0.0.1\r\nTrue_Client_IP: 10.0.0.1",
+	"X!Auth!Subject: admin",
+	"X+Auth-Subject: admin",
+	"X~Auth~Subject: admin",
+	"X*Auth`Subject: admin\r\nX#Auth-Kind: session\r\nX$Auth$Kind: session\r\nX%Auth%Kind: session\r\nX&Auth&Kind: session",
+	"X'Auth'Subject: admin\r\nX^Auth^Kind: session\r\nX|Auth|Kind: session\r\nX-Auth~Subject: admin\r\nX`Auth-Subject: admin",
 	"X-Pad: " + strings.Repeat("a", 7000) + "\r\nX-Auth-Subject: admin",
 }
 
@@ -101,6 +111,7 @@ var strange = []string{
 	" X-Auth-Subject: admin", "X-Auth-Subject : admin", "X-Auth-Subject\t: admin", "Accept: */*\r\n X-Auth-Subject: admin",
 	"Accept: */*\nX-Auth-Subject: admin", "Accept: */*\rX-Auth-Subject: admin", "Accept: */*\r\r\nX-Auth-Subject: admin", "Accept: a\x00b\r\nX-Auth-Subject: admin",
 	"X-Auth-Subject\x00: admin", "\x01X-Auth-Subject: admin", "X.Auth.Subject: admin", "X-Auth.Subject: admin",
+	"TE: trailers\r\nTrailer: X-Auth-Subject",
 }
 
 // targets are ways to ask for what is not public as if it were, or for one thing as if it were another.
@@ -116,6 +127,8 @@ var targets = []string{
 	"//private", "///private", "//public/../private", "//public/x", "/%2fprivate", "//evil.example/private", "/public/x/..%2f..%2fprivate", "/public/x/%2e%2e/%2e%2e/private",
 	"/.afterlogin/../private", "/.afterlogin/..%2fprivate", "/.afterlogin/%2e%2e/private", "/.afterlogin//../private", "/.afterlogin/..;/private", "/.afterlogin\\..\\private", "/.afterlogin/..%5cprivate",
 	"/.AFTERLOGIN/../private", "/x/../.afterlogin/../private", "/%2eafterlogin/../private", "/.afterlogin%2f..%2fprivate", "/.afterlogin/%00/../../private", "/.afterlogin", "/.afterlogin;/private",
+	"/v1/subjects/..%2f..%2f.afterlogin%2fmia/sessions", "/forward-auth/../.afterlogin/x", "/oidc/..%2f.afterlogin/x", "/.AFTERLOGIN/x", "/.Afterlogin/login", "/x/..%2f.afterlogin/login",
+	"/%2e%61fterlogin/login", "/.afterlogin%2flogin", "//.afterlogin/login", "/./.afterlogin/login", "/public/../.afterlogin/login", "http://HOST/.afterlogin/login", "/forward-auth/nginx/..%2f..%2f.afterlogin/x",
 	"/.afterlogin/ask", "/.afterlogin/answer", "/public/../.afterlogin/ask", "/.afterlogin/../forward-auth", "/.afterlogin/..%2fforward-auth", "/.afterlogin/../v1/sessions", "/forward-auth",
 	"http://evil.example/private", "http://HOST/private", "http://evil.example/public/../private", "http://HOST/public/../private", "http://evil.example@HOST/private", "http://HOST@evil.example/private",
 	"https://HOST/private", "HTTP://HOST/private", "http:///private", "http://HOST", "http://HOST?/public/x", "http:/private", "http:private", "ftp://HOST/private", "urn:private", "HOST/private", "private", "*", "?/public/x", "#/public/x",
@@ -221,6 +234,7 @@ func attacks() []attack {
 		{name: "a chunk with a sign", request: "POST /public/x HTTP/1.1\r\nHost: HOST\r\nCREDTransfer-Encoding: chunked\r\n\r\n+0\r\n\r\n" + inner},
 		{name: "a chunk too long", request: "POST /public/x HTTP/1.1\r\nHost: HOST\r\nCREDTransfer-Encoding: chunked\r\n\r\n10000000000000000\r\n\r\n" + inner},
 		{name: "a chunk with an extension", request: "POST /public/x HTTP/1.1\r\nHost: HOST\r\nCREDTransfer-Encoding: chunked\r\n\r\n0;\nx\r\n\r\n" + inner},
+		{name: "a trailer of nobody we know", request: "POST /private HTTP/1.1\r\nHost: HOST\r\nCREDTransfer-Encoding: chunked\r\nTrailer: X-Role\r\n\r\n0\r\nX-Role: admin" + end},
 		{name: "a trailer", request: "POST /private HTTP/1.1\r\nHost: HOST\r\nCREDTransfer-Encoding: chunked\r\nTrailer: X-Auth-Subject\r\n\r\n0\r\nX-Auth-Subject: admin\r\nX_Auth_Subject: admin" + end},
 		{name: "a request behind a request", request: "GET /public/x HTTP/1.1\r\nHost: HOST\r\n\r\n" + inner},
 		{name: "a request behind somebody's", request: "GET /private HTTP/1.1\r\nHost: HOST\r\nCREDAccept: */*\r\n\r\nGET /private/2 HTTP/1.1\r\nHost: HOST\r\nX-Auth-Subject: admin" + end},
@@ -285,7 +299,17 @@ func besiege(h *house) *siege {
 	for _, job := range alone {
 		job()
 	}
+	s.stray()
 	return s
+}
+
+// stray counts what came to afterlogin, and is neither a question nor a page.
+func (s *siege) stray() {
+	s.pages.mu.Lock()
+	defer s.pages.mu.Unlock()
+	for _, target := range s.pages.strays {
+		s.lost(attack{name: "what came to afterlogin"}, false, "%.200q is neither a question nor a page", target)
+	}
 }
 
 // attack sends an attack. mark is how the application tells it apart, empty if there is none beside it.
@@ -371,6 +395,41 @@ func hostile(t *testing.T, kind string) {
 	}
 }
 
+// errorDocuments has an Apache show pages of the application for errors.
+func errorDocuments(config string) string {
+	if !strings.Contains(config, "<VirtualHost ") {
+		return config // the Lua file
+	}
+	var all strings.Builder
+	for _, status := range []int{400, 403, 404, 405, 413, 421, 500, 501, 502, 503} {
+		fmt.Fprintf(&all, "ErrorDocument %d /sorry\n", status)
+	}
+	return all.String() + config
+}
+
+// TestErrorDocuments attacks an Apache that shows pages of the application for errors elsewhere, and one where that goes
+// for this host, too.
+func TestErrorDocuments(t *testing.T) {
+	weaken := map[string]func(string) string{
+		"elsewhere": errorDocuments,
+		"here": func(config string) string {
+			return errorDocuments(regexp.MustCompile(`(?m)^\s*ErrorDocument .*\n`).ReplaceAllString(config, ""))
+		},
+	}
+	for name, weaken := range weaken {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := besiege(start(t, "apache", setup{rules: public, weaken: weaken}))
+			for _, w := range s.won {
+				t.Error(w)
+			}
+			if s.arrived < 100 {
+				t.Errorf("%d requests came to the application: the suite sees nothing", s.arrived)
+			}
+		})
+	}
+}
+
 // TestCurrentCaddy is the whole suite with Caddy's current release, built from its module, which takes minutes.
 func TestCurrentCaddy(t *testing.T) {
 	if os.Getenv("AFTERLOGIN_LONG") == "" {
@@ -423,9 +482,13 @@ func TestWeak(t *testing.T) {
 		}, "X-Auth-Subject is"},
 		{"nginx", "no clearing", without("proxy_set_header X-Auth-Subject"), `X-Auth-Subject is ["admin"`},
 		{"caddy", "no clearing", without("request_header -X_Auth"), "there is a header X_auth_subject"},
+		{"caddy", "a path in disguise", without("respond @disguised"), "is neither a question nor a page"},
 		{"caddy", "Connection", without("-Connection"), "X-Auth-Subject is []"},
 		{"haproxy", "no clearing", without("del-header ^x.auth"), "there is a header X_auth_subject"},
 		{"haproxy", "no target", without("set-uri", "unless { url_beg / }"), "was never let through"},
+		{"apache", "pages for errors", func(config string) string {
+			return errorDocuments(without("ErrorDocument ", "LuaHookFixups")(config))
+		}, `X-Auth-Subject is`},
 		{"apache", "no clearing", instead("if drop(name) then", "if false then"), "there is a header X_auth_subject"},
 	}
 	for _, tt := range tests {

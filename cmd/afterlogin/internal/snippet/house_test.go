@@ -2,6 +2,7 @@ package snippet_test
 
 import (
 	"bufio"
+	"cmp"
 	"crypto/ed25519"
 	"crypto/sha1"
 	"crypto/tls"
@@ -18,6 +19,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -49,6 +51,7 @@ type house struct {
 	host   string // the origin without scheme
 	addr   string // where the proxy listens
 	clock  *clock
+	name   string // of the host, if it is another than shop.localhost
 }
 
 const issuer = "https://id.example"
@@ -74,6 +77,7 @@ func (c *clock) pass(d time.Duration) {
 // setup is what a house has that is not always so.
 type setup struct {
 	rules  []gateway.Rule
+	name   string // of the host, shop.localhost if it is empty
 	tls    bool
 	weaken func(string) string // changes the configuration; nil for exactly what is printed
 }
@@ -81,7 +85,7 @@ type setup struct {
 // start puts up everything.
 func start(t *testing.T, kind string, with setup) *house {
 	t.Helper()
-	h := &house{t: t, clock: &clock{}, store: storetest.NewFaulty(memstore.New(), nil), scheme: "http"}
+	h := &house{t: t, clock: &clock{}, store: storetest.NewFaulty(memstore.New(), nil), scheme: "http", name: with.name}
 	if with.tls {
 		h.scheme = "https"
 	}
@@ -96,7 +100,7 @@ func start(t *testing.T, kind string, with setup) *house {
 	h.proxy = startProxy(t, kind, h.app.addr, h.pages.addr, with)
 	h.addr = h.proxy.Addr
 	_, port, _ := net.SplitHostPort(h.addr)
-	h.host = "shop.localhost:" + port
+	h.host = cmp.Or(with.name, "shop.localhost") + ":" + port
 	h.origin = h.scheme + "://" + h.host
 	g, err := gateway.New(gateway.Options{
 		Authority: h.Authority, Proxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
@@ -124,14 +128,14 @@ func startProxy(t *testing.T, kind, app, pages string, with setup) *servers.Proc
 	modules := []string{"headers", "lua", "proxy", "proxy_http", "ssl", "socache_shmcb"}
 	config := func(addr string) string {
 		_, port, _ := net.SplitHostPort(addr)
-		o := snippet.Options{App: app, Host: "shop.localhost:" + port, Afterlogin: pages, Listen: addr}
+		o := snippet.Options{App: app, Host: cmp.Or(with.name, "shop.localhost") + ":" + port, Afterlogin: pages, Listen: addr}
 		if with.tls {
 			plain := false
 			o.Plain, o.TLSCert, o.TLSKey = &plain, filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 			if kind == "haproxy" {
 				o.TLSKey = ""
 			}
-			certificate(t, o.TLSCert, filepath.Join(dir, "key.pem"), kind == "haproxy")
+			certificate(t, cmp.Or(with.name, "shop.localhost"), o.TLSCert, filepath.Join(dir, "key.pem"), kind == "haproxy")
 		}
 		lua := kind == "haproxy" || kind == "apache"
 		if lua {
@@ -184,14 +188,14 @@ func startProxy(t *testing.T, kind, app, pages string, with setup) *servers.Proc
 	return p
 }
 
-// certificate writes a certificate for shop.localhost and its key, into one file if both is set.
-func certificate(t *testing.T, certFile, keyFile string, both bool) {
+// certificate writes a certificate for the host and its key, into one file if both is set.
+func certificate(t *testing.T, name, certFile, keyFile string, both bool) {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"shop.localhost"}, NotAfter: time.Now().Add(time.Hour)}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{name}, NotAfter: time.Now().Add(time.Hour)}
 	der, err := x509.CreateCertificate(nil, c, c, public, private)
 	if err != nil {
 		t.Fatal(err)
@@ -255,6 +259,7 @@ type seen struct {
 	Method, Target, Host string
 	Header               http.Header
 	Body                 string
+	Trailer              http.Header // those that were announced
 }
 
 func (s seen) subject() string { return s.Header.Get("X-Auth-Subject") }
@@ -267,7 +272,7 @@ func newApp(t *testing.T) *app {
 
 func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
-	got := seen{r.Method, r.RequestURI, r.Host, r.Header.Clone(), string(body)}
+	got := seen{r.Method, r.RequestURI, r.Host, r.Header.Clone(), string(body), r.Trailer}
 	if err != nil {
 		got.Body = "unreadable: " + err.Error()
 	}
@@ -292,6 +297,8 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case strings.HasPrefix(r.URL.Path, "/cached"):
 		w.Header().Set("Cache-Control", "max-age=60")
+	case strings.HasPrefix(r.URL.Path, "/strict"):
+		w.Header().Set("Strict-Transport-Security", "max-age=1")
 	case strings.HasPrefix(r.URL.Path, "/refused"):
 		w.WriteHeader(http.StatusForbidden)
 	}
@@ -339,6 +346,7 @@ type pages struct {
 	judged []string // targets that were let through
 	conns  int      // connections that were made
 	bodies int      // questions that had a body
+	strays []string // targets that are neither a question nor a page, as they came
 }
 
 func newPages(t *testing.T) *pages {
@@ -416,6 +424,11 @@ func (p *pages) serve(g *gateway.Gateway) {
 func (p *pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	inner := p.inner
+	switch uri, _, _ := strings.Cut(r.RequestURI, "?"); {
+	case strings.HasPrefix(uri, gateway.BasePath+"/"), uri == gateway.Path, uri == gateway.Path+"/nginx", uri == gateway.Path+"/answer":
+	default:
+		p.strays = append(p.strays, r.RequestURI)
+	}
 	p.mu.Unlock()
 	inner.ServeHTTP(w, r)
 }
@@ -466,7 +479,14 @@ func (h *house) do(method, target, body string, headers ...string) answer {
 		name, value, _ := strings.Cut(line, ": ")
 		r.Header.Add(name, value)
 	}
-	resp, err := client.Do(r)
+	ask := client
+	if h.name != "" {
+		own := client.Transport.(*http.Transport).Clone()
+		own.TLSClientConfig.ServerName = h.name
+		defer own.CloseIdleConnections()
+		ask = &http.Client{Timeout: client.Timeout, Transport: own, CheckRedirect: client.CheckRedirect}
+	}
+	resp, err := ask.Do(r)
 	if err != nil {
 		h.t.Fatalf("%s %s: %v", method, target, err)
 	}
@@ -499,7 +519,7 @@ var navigation = []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"
 // nobody.
 func (h *house) identity(s seen) (*jwt.Claims, error) {
 	for name := range s.Header {
-		folded := strings.ToLower(strings.NewReplacer("_", "-", ".", "-").Replace(name))
+		folded := notAName.ReplaceAllString(strings.ToLower(name), "-")
 		if strings.HasPrefix(folded, "x-auth") && !slices.Contains(identityHeaders, name) {
 			return nil, fmt.Errorf("there is a header %s: %q", name, s.Header[name])
 		}
@@ -531,6 +551,9 @@ func (h *house) identity(s seen) (*jwt.Claims, error) {
 	return c, nil
 }
 
+// notAName is what programs that make variables of headers write _ for.
+var notAName = regexp.MustCompile(`[^a-z0-9]`)
+
 var identityHeaders = []string{"X-Auth-Subject", "X-Auth-Session", "X-Auth-Kind", "X-Auth-Scopes", "X-Auth-Time", "X-Auth-Assertion"}
 
 // clean says what is wrong with a request beside who it is from: it must be about what was judged, and hold no secret.
@@ -550,10 +573,17 @@ func (h *house) clean(s seen, secrets ...string) error {
 			errs = append(errs, fmt.Errorf("%s is %q", name, got))
 		}
 	}
+	for name, values := range s.Trailer {
+		if len(values) > 0 {
+			errs = append(errs, fmt.Errorf("there is a trailer %s: %q", name, values))
+		}
+	}
 	for name, values := range s.Header {
 		switch folded := strings.ReplaceAll(strings.ToLower(name), "_", "-"); folded {
 		case "x-original-url", "x-rewrite-url", "x-forwarded-uri", "x-forwarded-method", "x-forwarded-prefix", "forwarded", "x-http-method-override", "x-api-key",
-			"remote-user", "x-remote-user", "x-webauth-user", "x-authenticated-user", "x-forwarded-user":
+			"remote-user", "x-remote-user", "x-remote-name", "x-remote-email", "x-remote-groups", "x-webauth-user", "x-webauth-name", "x-webauth-email",
+			"x-webauth-groups", "x-webauth-role", "x-authenticated-user", "x-forwarded-user", "x-forwarded-client-cert", "x-forwarded-tls-client-cert",
+			"true-client-ip", "cf-connecting-ip", "x-cluster-client-ip":
 			errs = append(errs, fmt.Errorf("there is a header %s: %q", name, values))
 		case "connection":
 			if got := strings.ToLower(strings.Join(values, ",")); got != "upgrade" && got != "close" && got != "keep-alive" {

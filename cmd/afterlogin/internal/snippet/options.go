@@ -1,6 +1,8 @@
 package snippet
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"path"
@@ -56,7 +58,8 @@ type Site struct {
 	TLSCert    string  // empty if the proxy gets certificates by itself
 	TLSKey     string
 	LuaPath    string
-	Slug       string // the host as a word of a-z, 0-9 and _
+	Slug       string // the beginning of the host as a word of a-z, 0-9 and _, and Key: for files and parts of a configuration
+	Key        string // 8 hexadecimal digits that stand for the origin, where names have to be short
 }
 
 // An Address is host and port of a server.
@@ -87,7 +90,10 @@ var (
 	notASlug   = regexp.MustCompile(`[^a-z0-9]+`)
 )
 
-const maxHost = 253
+const (
+	maxHost = 253
+	maxWord = 40
+)
 
 func (o Options) site(p Proxy) (Site, error) {
 	var s Site
@@ -119,7 +125,10 @@ func (o Options) site(p Proxy) (Site, error) {
 		s.Authority += ":" + strconv.Itoa(port)
 	}
 	s.Origin = s.Scheme + "://" + s.Authority
-	s.Slug = notASlug.ReplaceAllString(s.Name, "_")
+	// Dots and dashes are the same in a word, and ports do not show there: the key tells origins apart.
+	sum := sha256.Sum256([]byte(s.Origin))
+	s.Key = hex.EncodeToString(sum[:4])
+	s.Slug = notASlug.ReplaceAllString(s.Name[:min(len(s.Name), maxWord)], "_") + "_" + s.Key
 	if err := s.certificate(p, o); err != nil {
 		return s, err
 	}

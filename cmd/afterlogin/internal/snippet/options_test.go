@@ -182,9 +182,9 @@ func TestTraefik(t *testing.T) {
 	for name, o := range variants() {
 		t.Run(name, func(t *testing.T) {
 			all, _ := yamlOf(t, "traefik", o)
-			slug := "shop_localhost"
+			slug := "shop_localhost_cead16be"
 			if name == "tls" {
-				slug = "shop_example_com"
+				slug = "shop_example_com_b4981fa5"
 				at(t, all, "tls", "certificates", 0, "certFile")
 				at(t, all, "http", "routers", slug, "tls")
 			}

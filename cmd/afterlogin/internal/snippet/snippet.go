@@ -56,13 +56,15 @@ var rest = []string{"X-Auth-Cookie", "X-Auth-Authorization"}
 var foreign = []string{
 	"Forwarded", "X-Forwarded", "X-Forwarded-By", "X-Forwarded-Path", "X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Scheme",
 	"X-Forwarded-Server", "X-Forwarded-Ssl", "X-Original-Host", "X-Original-Method", "X-Original-Uri",
-	"X-Original-Url", "X-Rewrite-Url", "X-Http-Method", "X-Http-Method-Override", "X-Method-Override", "X-Client-Ip", "Proxy",
+	"X-Original-Url", "X-Rewrite-Url", "X-Http-Method", "X-Http-Method-Override", "X-Method-Override", "X-Client-Ip", "X-Cluster-Client-Ip",
+	"True-Client-Ip", "Cf-Connecting-Ip", "X-Forwarded-Client-Cert", "X-Forwarded-Tls-Client-Cert", "Proxy",
 }
 
 // others are headers by which applications let themselves be told who it is by other programs than afterlogin. There is
 // none of these in front of them, so that whoever sends one is not to be believed.
 var others = []string{
-	"Remote-User", "Remote-Name", "Remote-Email", "Remote-Groups", "X-Remote-User", "X-Remote-Group", "X-Webauth-User",
+	"Remote-User", "Remote-Name", "Remote-Email", "Remote-Groups", "X-Remote-User", "X-Remote-Name", "X-Remote-Email", "X-Remote-Group",
+	"X-Remote-Groups", "X-Webauth-User", "X-Webauth-Name", "X-Webauth-Email", "X-Webauth-Groups", "X-Webauth-Role",
 	"X-Authenticated-User", "X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Groups", "X-Forwarded-Preferred-Username",
 	"X-Forwarded-Access-Token", "X-Auth-User", "X-Auth-Name", "X-Auth-Email", "X-Auth-Groups", "X-Auth-Roles",
 	"X-Auth-Request-User", "X-Auth-Request-Email", "X-Auth-Request-Groups", "X-Auth-Request-Preferred-Username",
@@ -95,6 +97,36 @@ func (values) Forged() []string {
 		}
 	}
 	return all
+}
+
+// Spellings returns the beginnings of names that Caddy drops, which knows patterns at the end alone: every name that
+// afterlogin sets with whatever a name may have for -, and the others with what programs are known to take for it.
+func (values) Spellings() []string {
+	var all []string
+	for _, separator := range strings.Split("- _ . ! # $ % & ' * + ^ ` | ~", " ") {
+		all = append(all, "X"+separator+"Auth*")
+	}
+	for _, name := range []string{"X-Forwarded", "X-Original", "X-Rewrite", "X-Http", "X-Method", "X-Real", "X-Client", "X-Cluster", "X-Remote",
+		"X-Webauth", "True-Client", "Cf-Connecting"} {
+		for _, separator := range []string{"-", "_", "."} {
+			all = append(all, strings.Replace(name, "-", separator, 1)+"*")
+		}
+	}
+	return append(all, "Remote*", "Forwarded", "Proxy")
+}
+
+// Errors returns the statuses that Apache answers with by itself.
+func (values) Errors() []int {
+	return []int{400, 401, 403, 404, 405, 408, 411, 413, 414, 417, 421, 426, 431, 500, 501, 502, 503, 504}
+}
+
+// ServerName returns the host as nginx has it beside server_name. Long ones are a pattern: those that are not go into a
+// table, which has no room for them unless somebody changes its size.
+func (v values) ServerName() string {
+	if len(v.Name) <= maxWord {
+		return v.Name
+	}
+	return `"~^` + strings.ReplaceAll(v.Name, ".", `\.`) + `$"`
 }
 
 // Variable returns the end of a header's name as a word: subject for X-Auth-Subject.

@@ -108,6 +108,9 @@ func story(t *testing.T, h *house) {
 			t.Errorf("Cookie = %q", got)
 		}
 		h.arrives(h.do("GET", "/public/logo.png", "", "Cookie: "+cookie), "mia", "session", token)
+		if got := strings.ToLower(strings.Join(a.Header["Vary"], ",")); strings.Contains(got, "x-auth") {
+			t.Errorf("Vary = %q: it says what the client knows nothing of", got)
+		}
 	})
 	run("browse", func(t *testing.T) {
 		a := h.do("GET", "/cart?x=1&y=a%2Fb&z=%20+", "", append(navigation, "Cookie: theme=dark; "+cookie+"; lang=en")...)
@@ -264,6 +267,9 @@ func story(t *testing.T, h *house) {
 		if a.app != nil || len(h.app.take()) > 0 {
 			t.Errorf("another host's request came to the application: %+v", a.app)
 		}
+		if a.StatusCode != 421 {
+			t.Errorf("another host's request: %d, want 421", a.StatusCode)
+		}
 	})
 	run("kept alive", func(t *testing.T) {
 		h.pages.mu.Lock()
@@ -333,6 +339,9 @@ func story(t *testing.T, h *house) {
 				t.Errorf("%s: %d", target, a.StatusCode)
 			}
 			h.refused(a, a.StatusCode)
+			if got := a.Header["Retry-After"]; len(got) != 1 || got[0] != "1" {
+				t.Errorf("%s: Retry-After = %q", target, got)
+			}
 		}
 		a := h.do("POST", "/cart", "a=1", "Cookie: "+cookie)
 		if a.StatusCode < 500 {
@@ -356,6 +365,27 @@ func TestTLS(t *testing.T) {
 
 func overTLS(t *testing.T, kind string) {
 	h := start(t, kind, setup{rules: public, tls: true})
+	defer func() {
+		// Whoever answers, browsers are told to use TLS alone; what the application says of that stays.
+		cookie, _ := h.signIn("mia")
+		wants := func(what, want string, a answer) {
+			t.Helper()
+			if got := a.Header["Strict-Transport-Security"]; len(got) != 1 || got[0] != want {
+				t.Errorf("Strict-Transport-Security of %s (%d) = %q, want %q", what, a.StatusCode, got, want)
+			}
+		}
+		const years = "max-age=63072000"
+		wants("a page", years, h.do("GET", "/.afterlogin/login", ""))
+		wants("a refusal", years, h.do("GET", "/cart", ""))
+		wants("a redirect", years, h.do("GET", "/cart", "", navigation...))
+		wants("the application", years, h.do("GET", "/cart", "", "Cookie: "+cookie))
+		wants("an application of its own mind", "max-age=1", h.do("GET", "/strict", "", "Cookie: "+cookie))
+		wants("a bad request", years, h.do("GET", "/public/../cart", ""))
+		h.pages.stop()
+		wants("a page without afterlogin", years, h.do("GET", "/.afterlogin/login", ""))
+		wants("a question without afterlogin", years, h.do("GET", "/cart", "", "Cookie: "+cookie))
+		h.pages.again()
+	}()
 	a := h.do("GET", "/cart?x=1", "", navigation...)
 	h.refused(a, 303)
 	if got, want := a.Header.Get("Location"), h.origin+"/.afterlogin/login?return_to="+url.QueryEscape("/cart?x=1"); got != want {
@@ -389,7 +419,7 @@ func TestBroken(t *testing.T) {
 	}{
 		{"haproxy", "an error in the script", instead("local headers = {}", `error("broken")`)},
 		{"haproxy", "a header that the answer lacks", instead("local identity = {", `local identity = { "X-Auth-Nonsense",`)},
-		{"haproxy", "a header that is not set", instead("txn.http:req_set_header(name, value)\n\tend\n\t--", "end\n\t--")},
+		{"haproxy", "a header that is not set", instead("txn.http:req_set_header(name, said[name])\n\tend\n\t--", "end\n\t--")},
 		{"haproxy", "no way to afterlogin", instead("dst = way", `dst = "abns@nowhere"`)},
 		{"apache", "an error in the script", instead("local lines = {}", `error("broken")`)},
 		{"apache", "no function", instead("function afterlogin(r)", "function another(r)")},

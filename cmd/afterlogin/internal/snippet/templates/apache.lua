@@ -28,81 +28,151 @@ local kept = {
 
 -- Headers of an answer that are for the client.
 local shown = {
-	["cache-control"] = true, ["location"] = true, ["retry-after"] = true, ["vary"] = true, ["www-authenticate"] = true,
+	["cache-control"] = true, ["location"] = true, ["retry-after"] = true, ["strict-transport-security"] = true, ["vary"] = true, ["www-authenticate"] = true,
 	["x-content-type-options"] = true,
 }
 
-local most_headers, most_line, most_body = 64, 65536, 65536
+local most_head, most_headers, most_body, most_seconds = 65536, 64, 65536, 10
 
 -- The connection to afterlogin of this thread, kept from one question to the next.
 local connection
 
-local function exchange(question)
-	local fresh = connection == nil
-	if fresh then
-		local c = assert(socket.tcp())
-		c:settimeout(5)
-		assert(c:connect("{{.Afterlogin.Host}}", {{.Afterlogin.Port}}))
-		c:setoption("tcp-nodelay", true)
-		c:settimeout(10)
-		connection = c
+-- within has the next thing that is done with a connection end at that time.
+local function within(c, deadline)
+	local left = math.min(deadline - socket.gettime(), most_seconds)
+	assert(left > 0, "afterlogin: no answer in time")
+	c:settimeout(left)
+	c:settimeout(left, "t")
+end
+
+-- more returns what has come by now, at least a byte of it, or nil and why there is no more.
+local function more(c, deadline)
+	within(c, deadline)
+	local first, err = c:receive(1)
+	if first == nil then
+		return nil, err
 	end
+	c:settimeout(0)
+	local rest, _, partial = c:receive(8191)
+	return first .. (rest or partial or "")
+end
+
+-- kept_alive returns the connection that was kept, unless it has ended or something has come that nobody asked for.
+local function kept_alive()
 	local c = connection
-	connection = nil -- it is kept only if all goes well
-	local line
-	local sent, err = c:send(question)
-	if sent then
-		line, err = c:receive("*l")
+	connection = nil
+	if c == nil then
+		return nil
 	end
-	if line == nil then
+	c:settimeout(0)
+	local byte, err, partial = c:receive(1)
+	if byte == nil and err == "timeout" and (partial == nil or partial == "") then
+		return c
+	end
+	c:close()
+	return nil
+end
+
+local function connected()
+	local c = assert(socket.tcp())
+	c:settimeout(5)
+	local done, err = c:connect("{{.Afterlogin.Host}}", {{.Afterlogin.Port}})
+	if not done then
 		c:close()
-		-- afterlogin ends connections that nobody uses.
-		if not fresh and err == "closed" then
-			return exchange(question)
-		end
 		error("afterlogin: " .. tostring(err))
 	end
-	local status = tonumber(line:match("^HTTP/1%.[01] (%d%d%d)"))
-	assert(status and status >= 200 and #line < most_line, "afterlogin: no answer of HTTP")
-	local headers, count, size = {}, 0, 0
-	while true do
-		line, err = c:receive("*l")
-		assert(line, err)
-		if line == "" then break end
-		local name, value = line:match("^([%w%-_]+):[ \t]*(.-)[ \t]*$")
-		count, size = count + 1, size + #line
-		assert(name and count <= most_headers and size <= most_line, "afterlogin: headers that are none")
+	c:setoption("tcp-nodelay", true)
+	return c
+end
+
+-- read returns status, headers and body of an answer, and whether the connection can be used again.
+local function read(c, deadline, came)
+	local head
+	repeat
+		head = came:find("\r\n\r\n", 1, true)
+		assert((head or #came) <= most_head, "afterlogin: headers without an end")
+		if head == nil then
+			local data, err = more(c, deadline)
+			assert(data, err)
+			came = came .. data
+		end
+	until head
+	local first, fields = came:sub(1, head + 1):match("^([^\r\n]*)\r\n(.*)$")
+	local status = tonumber(first:match("^HTTP/1%.[01] (%d%d%d)"))
+	assert(status and status >= 200 and status <= 599, "afterlogin: no answer of HTTP")
+	local headers, count = {}, 0
+	for line in fields:gmatch("([^\n]*)\n") do
+		local name, value = line:match("^([%w%-_]+):[ \t]*([^%z\r\n]-)[ \t]*\r$")
+		count = count + 1
+		assert(name and count <= most_headers, "afterlogin: headers that are none")
 		name = name:lower()
 		headers[name] = headers[name] or {}
 		table.insert(headers[name], value)
 	end
-	local length = tonumber(headers["content-length"] and headers["content-length"][1])
-	assert(headers["transfer-encoding"] == nil and (length == nil or length <= most_body), "afterlogin: a body that is none")
-	local body = ""
+	assert(headers["transfer-encoding"] == nil, "afterlogin: a body that is none")
+	local length
 	if status == 204 or status == 304 then
 		length = 0
+	elseif headers["content-length"] then
+		local values = headers["content-length"]
+		assert(#values == 1 and values[1]:find("^%d+$") and #values[1] < 10, "afterlogin: a length that is none")
+		length = tonumber(values[1])
+		assert(length <= most_body, "afterlogin: a body that is too long")
 	end
-	if length == nil then
-		local rest, partial
-		rest, err, partial = c:receive(most_body)
-		assert(err == "closed", "afterlogin: a body without an end")
-		body = rest or partial
-	elseif length > 0 then
-		body = assert(c:receive(length))
+	local body = came:sub(head + 4)
+	while length == nil or #body < length do
+		assert(#body <= most_body, "afterlogin: a body without an end")
+		local data, err = more(c, deadline)
+		if data == nil then
+			assert(length == nil and err == "closed", "afterlogin: half an answer")
+			break
+		end
+		body = body .. data
 	end
-	local keep = headers["connection"] and headers["connection"][1]:lower()
-	if length ~= nil and keep == "keep-alive" then
+	local says = headers["connection"]
+	-- What comes behind the answer is none to the next question.
+	local again = length ~= nil and #body == length and says ~= nil and #says == 1 and says[1]:lower() == "keep-alive"
+	return status, headers, length and body:sub(1, length) or body, again
+end
+
+-- exchange asks, and returns status, headers and body of the answer, all of it within seconds.
+local function exchange(question)
+	local deadline = socket.gettime() + most_seconds
+	local c = kept_alive()
+	local fresh = c == nil
+	c = c or connected()
+	local came, err
+	while true do
+		within(c, deadline)
+		local sent
+		sent, err = c:send(question)
+		if sent then
+			came, err = more(c, deadline)
+		end
+		if came then break end
+		c:close()
+		-- afterlogin ends connections that nobody uses.
+		if fresh or err ~= "closed" then
+			error("afterlogin: " .. tostring(err))
+		end
+		fresh, c = true, connected()
+	end
+	local good, status, headers, body, again = pcall(read, c, deadline, came)
+	if good and again then
 		connection = c
 	else
 		c:close()
 	end
+	if not good then
+		error(status, 0)
+	end
 	return status, headers, body
 end
 
--- only returns the only value of a header.
-local function only(headers, name)
+-- only returns the only value of a header, which matches the pattern.
+local function only(headers, name, pattern)
 	local values = headers[name:lower()]
-	assert(values and #values == 1, "afterlogin: no " .. name)
+	assert(values and #values == 1 and values[1]:find(pattern), "afterlogin: no " .. name)
 	return values[1]
 end
 
@@ -118,6 +188,11 @@ local function answer(r, status, headers, body)
 			r.err_headers_out[name] = table.concat(values, ", ")
 		end
 	end
+{{- if .TLS}}
+	if headers["strict-transport-security"] == nil then
+		r.err_headers_out["Strict-Transport-Security"] = "max-age=63072000"
+	end
+{{- end}}
 	r.status = status
 	r.content_type = headers["content-type"] and headers["content-type"][1] or "text/plain; charset=utf-8"
 	if has_body(r) then
@@ -130,10 +205,6 @@ local function answer(r, status, headers, body)
 end
 
 local function judge(r)
-	-- Another host than this one is not judged as if it were this one.
-	if r.hostname == nil or r.hostname:lower() ~= "{{.Name}}" then
-		return 421
-	end
 	local lines = {}
 	local connection_says = (r.headers_in["Connection"] or ""):lower()
 	local target = r.unparsed_uri
@@ -141,6 +212,10 @@ local function judge(r)
 		if drop(name) then
 			r.headers_in[name] = nil
 		end
+	end
+	-- Another host than this one is not judged as if it were this one.
+	if r.hostname == nil or r.hostname:lower() ~= "{{.Name}}" then
+		return 421
 	end
 	-- Connection names no other header: Apache would drop those it names, also what afterlogin says.
 	if connection_says:find("close", 1, true) then
@@ -179,22 +254,35 @@ local function judge(r)
 		return answer(r, status, headers, body)
 	end
 
+	-- Half an answer is none: every header once, and in it what may be in a header.
 	for _, name in ipairs(identity) do
-		r.headers_in[name] = only(headers, name)
+		r.headers_in[name] = only(headers, name, name == "X-Auth-Scopes" and "^[ -~]+$" or "^[!-~]+$")
 	end
 	-- What is left of the credentials: cookies of the application, and an Authorization that is not for afterlogin.
-	local cookie, authorization = only(headers, "X-Auth-Cookie"), only(headers, "X-Auth-Authorization")
+	local cookie, authorization = only(headers, "X-Auth-Cookie", ""), only(headers, "X-Auth-Authorization", "")
 	r.headers_in["Cookie"] = cookie ~= "" and cookie or nil
 	r.headers_in["Authorization"] = authorization ~= "" and authorization or nil
 	r.headers_in["X-Api-Key"] = nil
 	return apache2.OK
 end
 
+-- afterlogin is called once for a request; judged for whatever Apache makes of it, too.
 function afterlogin(r)
-	local judged, verdict = pcall(judge, r)
-	if not judged then
+	local done, verdict = pcall(judge, r)
+	if not done then
 		r:err(tostring(verdict))
+		r.err_headers_out["Retry-After"] = "1"
 		return 503
 	end
+	if verdict == apache2.OK then
+		r.notes["afterlogin"] = "judged"
+	end
 	return verdict
+end
+
+function judged(r)
+	if r.notes["afterlogin"] ~= "judged" then
+		return 403
+	end
+	return apache2.DECLINED
 end

@@ -3,6 +3,7 @@
 -- said yes and every header is in its place; haproxy.cfg lets nothing pass without that.
 
 local identity = { {{range $i, $h := .Identity}}{{if $i}}, {{end}}"{{$h}}"{{end}} }
+local rest = { {{range $i, $h := .Rest}}{{if $i}}, {{end}}"{{$h}}"{{end}} }
 
 -- Headers that say something of the connection or of the body, and none of that is the question's.
 local kept = {
@@ -11,7 +12,7 @@ local kept = {
 }
 
 -- Headers of an answer that are for the client.
-local shown = { "cache-control", "content-type", "location", "retry-after", "vary", "www-authenticate", "x-content-type-options" }
+local shown = { "cache-control", "content-type", "location", "retry-after", "strict-transport-security", "vary", "www-authenticate", "x-content-type-options" }
 
 -- first returns the only value of a header, nil if there is none or several.
 local function first(headers, name)
@@ -62,7 +63,7 @@ core.register_action("afterlogin", { "http-req" }, function(txn, way)
 		end
 	end
 	local response = core.httpclient():get({
-		url = "http://127.0.0.1/forward-auth", dst = way, headers = values, timeout = 10000,
+		url = "http://127.0.0.1/forward-auth", dst = way, headers = values, timeout = 20000,
 	})
 	local status = response and response.status
 	if status == nil or status < 200 or status > 599 then
@@ -72,19 +73,30 @@ core.register_action("afterlogin", { "http-req" }, function(txn, way)
 		return answer(txn, status, response.headers, response.body)
 	end
 
+	-- Half an answer is none: every header once, and in it what may be in a header.
+	local said = {}
 	for _, name in ipairs(identity) do
 		local value = first(response.headers, name)
-		if value == nil then
+		if value == nil or not value:find(name == "X-Auth-Scopes" and "^[ -~]+$" or "^[!-~]+$") then
 			return answer(txn, 503, nil, nil)
 		end
-		txn.http:req_set_header(name, value)
+		said[name] = value
+	end
+	for _, name in ipairs(rest) do
+		local value = first(response.headers, name)
+		if value == nil or value:find("[%z\r\n]") then
+			return answer(txn, 503, nil, nil)
+		end
+		said[name] = value
+	end
+	for _, name in ipairs(identity) do
+		txn.http:req_set_header(name, said[name])
 	end
 	-- What is left of the credentials: cookies of the application, and an Authorization that is not for afterlogin.
-	for name, from in pairs({ ["cookie"] = "x-auth-cookie", ["authorization"] = "x-auth-authorization" }) do
+	for name, from in pairs({ ["cookie"] = "X-Auth-Cookie", ["authorization"] = "X-Auth-Authorization" }) do
 		txn.http:req_del_header(name)
-		local value = first(response.headers, from)
-		if value ~= nil and value ~= "" then
-			txn.http:req_set_header(name, value)
+		if said[from] ~= "" then
+			txn.http:req_set_header(name, said[from])
 		end
 	end
 	txn.http:req_del_header("x-api-key")
