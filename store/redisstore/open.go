@@ -106,9 +106,12 @@ func (s *Store) begin(ctx context.Context) error {
 	return nil
 }
 
-// info asks a server about itself.
+// info asks a server about itself, and how late it is there.
 func (n *node) info(ctx context.Context) (map[string]string, error) {
-	rs, err := n.do(ctx, func(b rueidis.Builder) []rueidis.Completed { return []rueidis.Completed{b.Info().Build()} })
+	sent := time.Now()
+	rs, err := n.do(ctx, func(b rueidis.Builder) []rueidis.Completed {
+		return []rueidis.Completed{b.Info().Build(), b.Time().Build()}
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +119,12 @@ func (n *node) info(ctx context.Context) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseInfo(text), nil
+	info := parseInfo(text)
+	if t, err := rs[1].AsStrSlice(); err == nil && len(t) == 2 {
+		info["time"] = t[0] + fmt.Sprintf("%06s", t[1])
+		n.s.feed.clock(n, sent, time.Now(), info)
+	}
+	return info, nil
 }
 
 // check refuses a server that records cannot be trusted to.
