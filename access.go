@@ -4,7 +4,6 @@ import (
 	"context"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/afterlogin/afterlogin/jwt"
 	"github.com/afterlogin/afterlogin/store"
@@ -29,8 +28,8 @@ type AccessRequest struct {
 }
 
 func (r *AccessRequest) check() error {
-	if len(r.Client) > store.MaxText || len(r.Actor) > store.MaxText || !utf8.ValidString(r.Client) || !utf8.ValidString(r.Actor) || strings.Contains(r.Actor, "\n") {
-		return badRequest("client, actor: over %d bytes, or not UTF-8", store.MaxText)
+	if !plain(r.Client, store.MaxText) || !plain(r.Actor, store.MaxText) {
+		return badRequest("client, actor: want at most %d bytes of UTF-8 without control characters", store.MaxText)
 	}
 	if r.Lifetime < 0 || r.Lifetime > 0 && r.Lifetime < time.Second {
 		return badRequest("lifetime: %v is under a second", r.Lifetime)

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/afterlogin/afterlogin/internal/opaque"
@@ -35,6 +35,19 @@ type Config struct {
 	// ImportedKeys accepts API keys that were made elsewhere and imported by their hash (ImportKey). Where it is set, text
 	// that is not one of our tokens costs a look into the store, since nothing in it tells junk apart.
 	ImportedKeys bool
+	// KeepEnded is how long the record of a session is kept after its absolute end, so that whoever comes back late is told
+	// why it ended, and lists of ended sessions show it. Zero is two hours, the least; at most 400 days. What is kept
+	// costs room in the store: sessions that live for a day and are kept for one more take twice as much.
+	KeepEnded time.Duration
+	// Limits say how many sessions, API keys and offline grants (KindSession, KindAPIKey, KindRefresh) each subject of each
+	// tenant may have at once. However many sign in at the same moment, on however many authorities over one store, there
+	// are never more; docs/session-limits.md says what counts. A kind that is not named has no limit.
+	Limits map[Kind]SessionLimit
+	// Unlimited are tenants whose subjects no limit counts for, in earnest or rehearsed: such as those of operators, who
+	// must not lock each other out.
+	Unlimited []uint32
+	// Rehearsal tries stricter rules beside the real ones, and tells whom they would have signed out.
+	Rehearsal Rehearsal
 	// Observe is called with every event of this authority, after it is durable. It must be quick and must not call
 	// the Authority.
 	Observe func(Event)
@@ -55,14 +68,19 @@ type Authority struct {
 	policies  map[string]Policy
 	cache     *cache
 	lease     lease
-	misses    atomic.Uint64
+	counts    counts
+	cleaned   cleaned
 	touches   *toucher
-	limits    limits // of API keys
-	budgets   limits // of children
+	most      map[Kind]SessionLimit
+	unlimited []uint32   // tenants that most is not for
+	rehearsal *rehearsal // nil: none
+	limits    limits     // of API keys
+	budgets   limits     // of children
 	issuer    string
 	algorithm jwt.Algorithm // that JWTs are signed with
 	jwtKeys   jwt.KeySet    // this installation's own
 	imported  bool
+	keepEnded time.Duration
 	observe   func(Event)
 	log       *slog.Logger
 	now       func() time.Time
@@ -78,6 +96,9 @@ func New(c Config) (*Authority, error) {
 	if c.Store == nil {
 		return nil, badRequest("Config.Store is nil; memstore.New() will do for a start")
 	}
+	if c.KeepEnded < 0 || c.KeepEnded > 400*day {
+		return nil, badRequest("Config.KeepEnded: %v is not between 0 and 400 days", c.KeepEnded)
+	}
 	policies := DefaultPolicies()
 	maps.Copy(policies, c.Policies)
 	for name, p := range policies {
@@ -85,10 +106,18 @@ func New(c Config) (*Authority, error) {
 			return nil, badRequest("policy %s: %v", name, err)
 		}
 	}
+	if err := checkLimits(c.Limits); err != nil {
+		return nil, err
+	}
+	rehearse, err := openRehearsal(c.Rehearsal, policies)
+	if err != nil {
+		return nil, err
+	}
 	a := &Authority{
+		most: maps.Clone(c.Limits), unlimited: slices.Clone(c.Unlimited), rehearsal: rehearse,
 		store: c.Store, keys: c.Keys, policies: policies,
 		observe: c.Observe, log: c.Logger, now: c.Now,
-		issuer: c.Issuer, imported: c.ImportedKeys,
+		issuer: c.Issuer, imported: c.ImportedKeys, keepEnded: max(c.KeepEnded, leastKept),
 	}
 	if a.keys == nil {
 		a.keys = keyring.New()
@@ -117,6 +146,7 @@ func New(c Config) (*Authority, error) {
 	a.touches = newToucher(a.store, a.log)
 	a.running.Go(func() { a.touches.run(a.stopped) })
 	horizon := a.now()
+	a.cleaned.from = a.dueHour(horizon)
 	a.running.Go(func() { a.janitor(horizon) })
 	return a, nil
 }
@@ -167,6 +197,7 @@ var errConflict = errors.New("conflict")
 // the records of the given ids; nil means that doing it once more does no harm. On a store that is shared, only doing it
 // once more shows that it is confirmed; what cannot be repeated is ErrUnavailable, whether it happened or not.
 func (a *Authority) apply(ctx context.Context, root store.ID, happened func(context.Context) (bool, error), ops ...store.Op) error {
+	signed(ctx, ops)
 	for try := 0; ; try++ {
 		err := a.store.Apply(ctx, root, ops...)
 		switch {

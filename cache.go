@@ -34,23 +34,27 @@ type shard struct {
 	hand    int
 	changes uint64 // how often drop was called: a fill that began before does not go in
 
-	// hits and unleased stand beside the lock, in memory that a look-up has at hand anyway.
+	evictions uint64
+
+	// These stand beside the lock, in memory that a look-up has at hand anyway.
 	hits     atomic.Uint64 // answers from the cache
-	unleased atomic.Uint64 // what would have been one, had there been a lease
+	partial  atomic.Uint64 // what it knew, and something else may still refuse
+	unleased atomic.Uint64 // what would have been one of these, had there been a lease
 }
 
 // entry is laid out so that what decides stands together in front: most of what a hit costs is memory.
 type entry struct {
 	id         store.ID
 	generation uint32
-	subject    uint32      // the slot of the subject in cache.subjects
-	place      int32       // in the ring
-	changes    uint64      // what stood there when the entry was made
-	root       uint32      // the slot of a child's root in cache.roots
-	rootChange uint32      // what stood there
-	elsewhere  uint16      // the subject's partition and one, if that is not the id's: of imported keys; else 0
-	used       atomic.Bool // since the hand came by
-	seen       atomic.Bool // whether the toucher knows that the current generation is in use
+	subject    uint32        // the slot of the subject in cache.subjects
+	place      int32         // in the ring
+	changes    uint64        // what stood there when the entry was made
+	root       uint32        // the slot of a child's root in cache.roots
+	rootChange uint32        // what stood there
+	elsewhere  uint16        // the subject's partition and one, if that is not the id's: of imported keys; else 0
+	used       atomic.Bool   // since the hand came by
+	seen       atomic.Bool   // whether the toucher knows that the current generation is in use
+	quiet      atomic.Uint32 // the age in seconds from which a rehearsal of the absolute limit has something to say
 	lastSeen   atomic.Int64
 	absolute   int64 // 0: none
 	idle       int64 // milliseconds; 0: none
@@ -177,6 +181,7 @@ func (s *shard) evict() int {
 			continue
 		}
 		delete(s.entries, e.id.Hash())
+		s.evictions++
 		return s.hand
 	}
 }

@@ -25,8 +25,8 @@ type CodeRequest struct {
 // IssueCode makes an authorization code below the session, good once and for a short time.
 func (a *Authority) IssueCode(ctx context.Context, s *Session, r CodeRequest) (Issued, error) {
 	switch {
-	case r.Client == "" || len(r.Client) > store.MaxText:
-		return Issued{}, badRequest("client: want 1 to %d bytes", store.MaxText)
+	case r.Client == "" || !plain(r.Client, store.MaxText):
+		return Issued{}, badRequest("client: want 1 to %d bytes of UTF-8 without control characters", store.MaxText)
 	case len(r.Detail) > 4<<10:
 		return Issued{}, badRequest("detail: over 4 KiB")
 	}
@@ -75,7 +75,8 @@ type Code struct {
 // goes with it, what it was redeemed for is ended, durably, before that: somebody has a copy of everything. Not within 10
 // seconds, when the client has lost the answer and tries again; and not if check fails: a code alone, which is found in
 // histories and logs, must not end anything (OAuth 2.1, 4.1.3).
-func (a *Authority) Redeem(ctx context.Context, t Token, check func(*Code) (GrantRequest, error)) (Grant, error) {
+func (a *Authority) Redeem(ctx context.Context, t Token, check func(*Code) (GrantRequest, error)) (_ Grant, err error) {
+	defer a.counts.noted(&err)
 	tok, err := a.parse(t, nil)
 	if err != nil {
 		return Grant{}, err
@@ -145,8 +146,8 @@ func (a *Authority) redeem(ctx context.Context, x *exam, check func(*Code) (Gran
 		return Grant{}, err
 	}
 	if r.Offline && p.refresh != nil {
-		if err := a.apply(ctx, p.root(), p.happened(a), p.ops()...); err != nil {
-			return Grant{}, unlikely(err)
+		if err := a.carryOut(ctx, p); err != nil {
+			return Grant{}, err
 		}
 		if err := p.lookBack(ctx, a); err != nil {
 			return Grant{}, err

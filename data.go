@@ -49,8 +49,8 @@ type Data struct {
 type data struct {
 	values map[string]value
 	size   int
-	// frozen is until when nobody may write: a sign-in is moving the data. Zero: not at all.
-	frozen  int64
+	// closed is until when nobody may write: a sign-in is moving the data. Zero: not at all.
+	closed  int64
 	version uint64 // of the record; 0: there is none yet
 }
 
@@ -143,7 +143,7 @@ func (d *data) set(key string, v json.RawMessage) error {
 func (d *data) encode() ([]byte, error) {
 	b := make([]byte, 0, d.size+32*len(d.values)+16)
 	b = append(b, stateLayout)
-	b = binary.BigEndian.AppendUint64(b, uint64(d.frozen))
+	b = binary.BigEndian.AppendUint64(b, uint64(d.closed))
 	b = binary.AppendUvarint(b, uint64(len(d.values)))
 	for _, k := range slices.Sorted(maps.Keys(d.values)) {
 		v := d.values[k]
@@ -165,7 +165,7 @@ func decodeData(b []byte) (*data, error) {
 	if r.byte() != stateLayout {
 		return nil, errBadState
 	}
-	d := &data{frozen: int64(r.uint64())}
+	d := &data{closed: int64(r.uint64())}
 	n := r.uvarint()
 	if n > maxDataKeys {
 		return nil, errBadState
@@ -245,13 +245,13 @@ func (a *Authority) UpdateData(ctx context.Context, s *Session, change func(*Dat
 		if err != nil {
 			return err
 		}
-		if left := d.frozen - x.now.UnixMilli(); 0 < left && left <= freeze.Milliseconds() { // more: the clock was ahead
+		if left := d.closed - x.now.UnixMilli(); 0 < left && left <= closing.Milliseconds() { // more: the clock was ahead
 			return unavailable("write data", errors.New("a sign-in is taking over the session"))
 		}
 		if err := change(&Data{d: d}); err != nil {
 			return err
 		}
-		d.frozen = 0
+		d.closed = 0
 		if err := a.writeData(ctx, x.root().rec, d); err != errConflict {
 			return err
 		}
@@ -306,16 +306,16 @@ func (a *Authority) openData(r *store.Record) (*data, error) {
 	return d, nil
 }
 
-// freeze keeps everybody from writing the session's data for as long as a sign-in takes to move it, and returns it. A
-// writer that read before the freeze meets a conflict and then the freeze. A second sign-in at the same time freezes
+// closeData keeps everybody from writing the session's data for as long as a sign-in takes to move it, and returns it. A
+// writer that read before it meets a conflict and then finds it closed. A second sign-in at the same time closes it
 // again, and takes a copy, too.
-func (a *Authority) freeze(ctx context.Context, root *store.Record) (*data, error) {
+func (a *Authority) closeData(ctx context.Context, root *store.Record) (*data, error) {
 	for range attempts {
 		d, _, err := a.readData(ctx, root)
 		if err != nil {
 			return nil, err
 		}
-		d.frozen = a.now().Add(freeze).UnixMilli()
+		d.closed = a.now().Add(closing).UnixMilli()
 		err = a.writeData(ctx, root, d)
 		if err == nil {
 			d.version++

@@ -97,6 +97,9 @@ func (a *Authority) AddEntry(ctx context.Context, r EntryRequest) (*Entry, error
 	if err := checkEntry(r.Realm, r.Name, r.Detail); err != nil {
 		return nil, err
 	}
+	if !plain(r.Name, 256) {
+		return nil, badRequest("name: want one without control characters")
+	}
 	now := a.now()
 	rec := &store.Record{
 		Kind: byte(KindEntry), Tenant: r.Tenant, Client: r.Name, Created: now.UnixMilli(), LastSeen: now.UnixMilli(),
@@ -121,6 +124,15 @@ func (a *Authority) AddEntry(ctx context.Context, r EntryRequest) (*Entry, error
 // ChangeEntry replaces the detail of an entry that was just read, if nobody else has meanwhile. It is durable when it
 // returns nil. Errors: ErrEntryChanged, ErrBadRequest, ErrUnavailable.
 func (a *Authority) ChangeEntry(ctx context.Context, e *Entry, detail json.RawMessage) (*Entry, error) {
+	return a.changeEntry(ctx, e, detail, EventEntryChanged)
+}
+
+// SaveEntry is ChangeEntry without an event: for what changes all the time and is no news, such as how far a job has come.
+func (a *Authority) SaveEntry(ctx context.Context, e *Entry, detail json.RawMessage) (*Entry, error) {
+	return a.changeEntry(ctx, e, detail, "")
+}
+
+func (a *Authority) changeEntry(ctx context.Context, e *Entry, detail json.RawMessage, event string) (*Entry, error) {
 	if e == nil || e.record == nil {
 		return nil, badRequest("the entry was not read from this authority")
 	}
@@ -128,15 +140,15 @@ func (a *Authority) ChangeEntry(ctx context.Context, e *Entry, detail json.RawMe
 		return nil, err
 	}
 	st := &state{generation: 1, renewed: a.now().UnixMilli(), policy: PolicyClient, name: e.Realm}
-	changed, err := a.putEntry(ctx, next(e.record), e.Version, st, detail, EventEntryChanged)
+	changed, err := a.putEntry(ctx, next(e.record), e.Version, st, detail, event)
 	if err == errConflict {
 		return nil, ErrEntryChanged
 	}
 	return changed, err
 }
 
-// putEntry writes the entry's record. That a temporary one was made or changed is no event: they come and go with
-// sessions, which have events of their own.
+// putEntry writes the entry's record, with the event if there is to be one. That a temporary one was made or changed is
+// no event: they come and go with sessions, which have events of their own.
 func (a *Authority) putEntry(ctx context.Context, rec *store.Record, expect uint64, st *state, detail json.RawMessage, event string) (*Entry, error) {
 	st.detail, st.op = string(detail), newOp()
 	payload, err := st.encode()
@@ -144,7 +156,7 @@ func (a *Authority) putEntry(ctx context.Context, rec *store.Record, expect uint
 		return nil, err
 	}
 	ops := []store.Op{a.put(rec, expect, payload)}
-	if rec.Absolute == 0 {
+	if rec.Absolute == 0 && event != "" {
 		x := &exam{now: a.now(), standpoint: standpoint{rec, st, a.policy(PolicyClient)}}
 		ops = append(ops, store.Emit(x.event(event, "", st.name+" "+rec.Client)))
 	}

@@ -192,3 +192,25 @@ func TestTemporaryEntries(t *testing.T) {
 		}
 	})
 }
+
+// SaveEntry changes an entry as ChangeEntry does, and makes no event.
+func TestSaveEntry(t *testing.T) {
+	var events []afterlogin.Event
+	a := newEntryAuthority(t, memstore.New(), func(e afterlogin.Event) { events = append(events, e) })
+	e, err := a.AddEntry(t.Context(), afterlogin.EntryRequest{Realm: "jobs", Name: "one", Detail: json.RawMessage(`{"n":1}`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.SaveEntry(t.Context(), e, json.RawMessage(`{"n":2}`)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.SaveEntry(t.Context(), e, json.RawMessage(`{"n":3}`)); !errors.Is(err, afterlogin.ErrEntryChanged) {
+		t.Errorf("one that was changed meanwhile: %v", err)
+	}
+	if got := entries(t, a, "jobs"); !slices.Equal(got, []string{`one={"n":2}`}) {
+		t.Errorf("kept %v", got)
+	}
+	if len(events) != 1 || events[0].Type != afterlogin.EventEntryCreated {
+		t.Errorf("events %+v", events)
+	}
+}

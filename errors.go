@@ -36,10 +36,17 @@ const (
 	ReasonInURL         Reason = "token_in_url"   // stood in a URL, where others can read it
 	ReasonSignedOut     Reason = "signed_out"     // the person signed out
 	ReasonAdministrator Reason = "administrator"  // somebody with the right to do so ended it
-	ReasonOrigin        Reason = "origin_ended"   // the session it came from was ended with all that came from it
-	ReasonNoCredential  Reason = "no_credential"  // the request carried none
-	ReasonRestored      Reason = "restored"       // the store was restored from a backup, and what has changed since is not known
-	ReasonUnreadable    Reason = "unreadable"     // its record does not open: changed outside, or its key is gone
+	// Why all or all other sessions of a subject were ended, besides ReasonSignedOutAll.
+	ReasonPasswordChanged Reason = "password_changed" // the password was changed on another device
+	ReasonReported        Reason = "reported"         // the person said of a session that it was not them
+
+	ReasonNotMade      Reason = "not_made"      // its sign-in failed while it was made: nobody ever held its token
+	ReasonLimit        Reason = "session_limit" // ended to make room: a subject may have so many and no more
+	ReasonFrozen       Reason = "frozen"        // on hold until somebody with the right to do so decides; see Freeze
+	ReasonOrigin       Reason = "origin_ended"  // the session it came from was ended with all that came from it
+	ReasonNoCredential Reason = "no_credential" // the request carried none
+	ReasonRestored     Reason = "restored"      // the store was restored from a backup, and what has changed since is not known
+	ReasonUnreadable   Reason = "unreadable"    // its record does not open: changed outside, or its key is gone
 )
 
 // Errors of the authority.
@@ -50,6 +57,8 @@ var (
 	// ErrUnavailable means that the answer is not known now: the store cannot be reached, or does not open. It is
 	// neither a yes nor a no. Answer 503 with Retry-After, keep the cookie, try again.
 	ErrUnavailable = errors.New("temporarily unavailable")
+	// ErrOnHold is returned by Freeze: it is on hold already, for another reason.
+	ErrOnHold = errors.New("on hold for another reason")
 	// ErrStaleSignIn is returned by Issue: the subject's sessions were ended after Begin, so the password that was just
 	// checked may be the old one. Check it again.
 	ErrStaleSignIn = errors.New("sign-in is stale: the subject was signed out everywhere meanwhile")
@@ -64,7 +73,8 @@ var (
 // A Refusal is the error of a token that is not accepted. It is ErrInvalidToken.
 type Refusal struct {
 	Reason Reason
-	// Cause is why the session was ended, if Reason is ReasonRevoked.
+	// Cause is why the session was ended or put on hold, if Reason is ReasonRevoked, ReasonSignedOutAll or ReasonFrozen
+	// and it is known.
 	Cause Reason
 	// Session is the session that the token belongs to, if that is known. It may stand in logs.
 	Session SessionID
@@ -95,13 +105,26 @@ func ReasonOf(err error) Reason {
 }
 
 // Message returns what to tell the person whose session ended for this reason, in plain words, or "" if there is
-// nothing to tell.
+// nothing to tell: a token that is not ours, or that never was a session's, gets no explanation.
 func (r *Refusal) Message() string {
+	if r.Reason == ReasonFrozen { // whatever it was put on hold for
+		return "This sign-in is on hold. Ask whoever runs this site."
+	}
 	why := r.Reason
 	if r.Cause != "" {
 		why = r.Cause
 	}
 	switch why {
+	case ReasonSignedOut:
+		return "You signed out, here or from another device."
+	case ReasonPasswordChanged:
+		return "You were signed out because your password was changed on another device."
+	case ReasonReported:
+		return "You were signed out on all devices because one of your sign-ins was reported as not yours. Change your password when you have signed in."
+	case ReasonLimit:
+		return "You were signed out here to make room: you signed in elsewhere, and only so many devices can be signed in at once."
+	case ReasonOrigin:
+		return "You were signed out because the sign-in that this one came from was ended."
 	case ReasonReused:
 		return "This sign-in was ended because an out-of-date copy of it was used. A restored browser can do that; so can somebody who copied it."
 	case ReasonExpired, ReasonIdle:
@@ -114,6 +137,14 @@ func (r *Refusal) Message() string {
 		return "This sign-in was ended because its token stood in a web address, where others can read it."
 	case ReasonRolledBack, ReasonRestored:
 		return "This sign-in was ended because the server had to be restored."
+	case ReasonSuperseded: // the same browser has a better one
+		return ""
+	}
+	switch r.Reason { // ended for a reason of the application's own
+	case ReasonRevoked:
+		return "This sign-in was ended."
+	case ReasonSignedOutAll:
+		return "You were signed out on all devices."
 	}
 	return ""
 }

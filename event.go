@@ -13,6 +13,8 @@ const (
 	EventRenewed    = "session.renewed"
 	EventStepUp     = "session.stepped_up"
 	EventRevoked    = "session.revoked"
+	EventFrozen     = "session.frozen" // put on hold, and taken off
+	EventThawed     = "session.thawed"
 	EventSuperseded = "session.superseded"      // replaced by a sign-in in the same browser
 	EventReuse      = "session.reuse_detected"  // an out-of-date token was used
 	EventRolledBack = "store.rolled_back"       // a token newer than the store was used
@@ -24,11 +26,15 @@ const (
 	EventKeyRevoked = "api_key.revoked"
 	EventKeyReuse   = "api_key.reuse_detected"
 	EventKeyRotated = "api_key.rotated"
+	EventKeyFrozen  = "api_key.frozen"
+	EventKeyThawed  = "api_key.thawed"
 
 	EventGrantCreated = "grant.created"
 	EventGrantRenewed = "grant.renewed"
 	EventGrantRevoked = "grant.revoked"
 	EventGrantReuse   = "grant.reuse_detected"
+	EventGrantFrozen  = "grant.frozen"
+	EventGrantThawed  = "grant.thawed"
 
 	EventAccessCreated = "access_token.created"
 	EventAccessRevoked = "access_token.revoked"
@@ -57,9 +63,12 @@ type Event struct {
 	Subject string
 	Reason  Reason
 	Detail  string // in plain words
+	Actor   string // who caused it, as WithActor was told; "" if that is not known
 	// Of a subject.signed_out: Except is the session that was spared, if any, and Everything says that API keys ended, too.
 	Except     SessionID
 	Everything bool
+	// Reported says that the event was only passed to Report: no stream has it.
+	Reported bool
 }
 
 // What the detail of a subject.signed_out says. Stores keep the text; newEvent reads it.
@@ -75,6 +84,7 @@ func newEvent(e store.Event) Event {
 		Tenant: e.Tenant, Subject: e.Subject, Reason: Reason(e.Reason), Detail: e.Detail,
 	}
 	rootKind := KindSession
+	out.Detail, out.Actor, _ = strings.Cut(e.Detail, actorMark)
 	if typ, letter, ok := strings.Cut(e.Type, "@"); ok && letter != "" {
 		out.Type, rootKind = typ, Kind(letter[0])
 	}
@@ -86,8 +96,8 @@ func newEvent(e store.Event) Event {
 		out.Root = out.Session
 	}
 	if out.Type == EventSubject {
-		out.Everything = e.Detail == detailEverything
-		if id, ok := strings.CutPrefix(e.Detail, detailOthers); ok {
+		out.Everything = out.Detail == detailEverything
+		if id, ok := strings.CutPrefix(out.Detail, detailOthers); ok {
 			out.Except = SessionID(id)
 		}
 	}
@@ -127,6 +137,8 @@ func (a *Authority) Report(e Event) {
 	if e.At.IsZero() {
 		e.At = a.now()
 	}
+	e.Reported = true
+	a.counts.event(e.Type, e.Reason, e.Detail)
 	if a.observe != nil {
 		a.observe(e)
 	}
@@ -134,6 +146,7 @@ func (a *Authority) Report(e Event) {
 
 // observed reports the events among the operations that a store has just made durable.
 func (a *Authority) observed(ops []store.Op) {
+	a.counts.applied(ops)
 	if a.observe == nil {
 		return
 	}

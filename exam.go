@@ -140,7 +140,8 @@ func hasEpochs(r *store.Record) bool { return r.Subject != "" && !impersonal(Kin
 func impersonal(k Kind) bool { return k == KindClient || k == KindEntry }
 
 // standing says why the credential is over, whichever token of it is presented: "" if it is not. It is in the order of
-// DESIGN: revoked, subject, absolute, idle; its own and those of what it lives under.
+// DESIGN: revoked, subject, absolute, idle; its own and those of what it lives under. Last comes what is not over but on
+// hold: ReasonFrozen.
 func (x *exam) standing() (why, cause Reason, at time.Time) {
 	if why, cause, at = x.marked(); why != "" {
 		return why, cause, at
@@ -152,7 +153,7 @@ func (x *exam) standing() (why, cause Reason, at time.Time) {
 	}
 	root := x.root()
 	if hasEpochs(root.rec) && (x.subject == nil || !x.subject.admits(Kind(root.rec.Kind), root.rec.ID, root.state.stamp)) {
-		return ReasonSignedOutAll, "", x.now
+		return x.signedOut()
 	}
 	if why, at = x.over(x.now); why != "" {
 		return why, "", at
@@ -162,7 +163,36 @@ func (x *exam) standing() (why, cause Reason, at time.Time) {
 			return why, "", at
 		}
 	}
+	if why, cause, at = x.held(); why != "" {
+		return why, cause, at
+	}
+	for i := range x.above {
+		if why, cause, at = x.above[i].held(); why != "" {
+			return why, cause, at
+		}
+	}
 	return "", "", time.Time{}
+}
+
+// held says whether the record is on hold.
+func (p *standpoint) held() (why, cause Reason, at time.Time) {
+	if p.state.frozen == 0 {
+		return "", "", time.Time{}
+	}
+	return ReasonFrozen, p.state.frozenFor, fromMillis(p.state.frozen)
+}
+
+// signedOut says why the subject's sign-ins were ended, and when, as far as the subject's record remembers.
+func (x *exam) signedOut() (why, cause Reason, at time.Time) {
+	if x.subject == nil {
+		return ReasonSignedOutAll, "", x.now
+	}
+	root := x.root()
+	cause, at = x.subject.ending(Kind(root.rec.Kind), root.rec.ID, root.state.stamp, x.now)
+	if cause == ReasonSignedOutAll {
+		cause = ""
+	}
+	return ReasonSignedOutAll, cause, at
 }
 
 // marked says whether the record was ended on purpose.
@@ -180,6 +210,8 @@ func (p *standpoint) marked() (why, cause Reason, at time.Time) {
 func (p *standpoint) over(now time.Time) (why Reason, at time.Time) {
 	ms := now.UnixMilli()
 	switch {
+	case neverMade(p.rec):
+		return ReasonNotMade, fromMillis(p.rec.Absolute)
 	case p.rec.Absolute != 0 && ms >= p.rec.Absolute:
 		return ReasonExpired, fromMillis(p.rec.Absolute)
 	case p.policy.Idle != 0 && ms >= p.rec.LastSeen+p.policy.Idle.Milliseconds():

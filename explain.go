@@ -13,8 +13,39 @@ type Explanation struct {
 	Valid   bool      `json:"valid"`
 	Reason  Reason    `json:"reason,omitempty"`
 	Steps   []Step    `json:"steps"`
-	Session *Session  `json:"-"`
+	Session *Session  `json:"-"` // what it is of, good or not; nil if that is not known
 	At      time.Time `json:"at"`
+
+	// The rest is there with a Session.
+
+	// Above is what it lives under, nearest first; the root is the last. A root has none.
+	Above []*Session `json:"-"`
+	// Timers are what ends it, or renews it, and when: its own and those of what it lives under.
+	Timers []Timer `json:"-"`
+	// Rotations are the last renewals of the token, the oldest first, at most 4. Session.Generation counts all.
+	Rotations []Rotation `json:"-"`
+	// Forgiven is how many lost answers in a row were forgiven.
+	Forgiven int `json:"-"`
+	// Binding is the proof of possession that it needs besides the token; "" is none: whoever holds it may use it.
+	Binding string `json:"-"`
+	// Cached says that this node holds it in memory and would answer from there now. This explanation is from the store.
+	Cached bool `json:"-"`
+}
+
+// A Timer is a moment at which something becomes of a credential by itself.
+type Timer struct {
+	Of   SessionID
+	Name string // idle, absolute, renewal, grace
+	At   time.Time
+	Left time.Duration // from Explanation.At; negative if it is past
+}
+
+// A Rotation is one renewal of a token.
+type Rotation struct {
+	Generation uint32 // that it made
+	At         time.Time
+	// Fresh says that the new secret does not come from the one before: a sign-in, a step-up, or after a lost answer.
+	Fresh bool
 }
 
 // A Step is one check, in the order in which Validate makes them.
@@ -105,6 +136,9 @@ func (x *exam) life() string {
 }
 
 func ended(why, cause Reason, at time.Time) string {
+	if why == ReasonFrozen {
+		return fmt.Sprintf("on hold since %s: %s", at.Format(time.RFC3339), cause)
+	}
 	if cause != "" {
 		why = cause
 	}

@@ -67,7 +67,7 @@ func (a *Authority) explainStanding(x *exam, ex *Explanation) *Explanation {
 	}) {
 		return ex
 	}
-	ex.Session = x.described()
+	ex.describe(a, x)
 	why, cause, at := x.standing()
 	ex.Valid = ex.step("standing", why == "", why, map[bool]string{true: x.life(), false: ended(why, cause, at)})
 	return ex

@@ -40,8 +40,8 @@ type Grant struct {
 }
 
 func (r *GrantRequest) check() error {
-	if r.Client == "" || len(r.Client) > store.MaxText || !utf8.ValidString(r.Client) {
-		return badRequest("client: want 1 to %d bytes of UTF-8", store.MaxText)
+	if r.Client == "" || !plain(r.Client, store.MaxText) {
+		return badRequest("client: want 1 to %d bytes of UTF-8 without control characters", store.MaxText)
 	}
 	if len(r.Name) > 128 || !utf8.ValidString(r.Name) {
 		return badRequest("name: over 128 bytes, or not UTF-8")
@@ -58,7 +58,7 @@ func (r *GrantRequest) check() error {
 // IssueGrant makes a grant for a client that the person of the session has consented to, or that needs no consent. When
 // it returns nil the grant is durable. Through an authorization code, Redeem does the same.
 //
-// Errors are those of IssueAccess.
+// Errors are those of IssueAccess, and ErrSessionLimit for an offline grant.
 func (a *Authority) IssueGrant(ctx context.Context, s *Session, r GrantRequest) (Grant, error) {
 	if err := r.check(); err != nil {
 		return Grant{}, err
@@ -74,13 +74,27 @@ func (a *Authority) IssueGrant(ctx context.Context, s *Session, r GrantRequest) 
 	if err != nil {
 		return Grant{}, err
 	}
-	if err := a.apply(ctx, p.root(), p.happened(a), p.ops()...); err != nil {
-		return Grant{}, unlikely(err)
+	if err := a.carryOut(ctx, p); err != nil {
+		return Grant{}, err
 	}
 	if err := p.lookBack(ctx, a); err != nil {
 		return Grant{}, err
 	}
 	return p.grant(), nil
+}
+
+// carryOut writes what is planned: of an offline grant, where the subject may have one more.
+func (a *Authority) carryOut(ctx context.Context, p *plan) error {
+	if p.refresh == nil || !p.refresh.rec.ID.IsRoot() {
+		return unlikely(a.apply(ctx, p.root(), p.happened(a), p.ops()...))
+	}
+	err := a.inPlace(ctx, p.x, p.refresh, false, func(ctx context.Context) error {
+		return unlikely(a.apply(ctx, p.root(), p.happened(a), p.ops()...))
+	})
+	if err == ErrStaleSignIn {
+		return p.x.refusal(ReasonSignedOutAll, "", p.x.now)
+	}
+	return err
 }
 
 // plan is a grant that is about to be made: what is written, and what is handed out.
@@ -207,7 +221,12 @@ func (p *plan) lookBack(ctx context.Context, a *Authority) error {
 	if p.refresh == nil || !p.r.Offline {
 		return nil
 	}
-	return a.lookBack(ctx, p.made.session(), p.refresh.state.origin)
+	made := p.made.session()
+	if err := a.lookBack(ctx, made, p.refresh.state.origin); err != nil {
+		return err
+	}
+	a.rehearseLimit(ctx, made)
+	return nil
 }
 
 // grant returns what the client gets.
@@ -238,7 +257,8 @@ type RefreshRequest struct {
 //
 // Errors: a *Refusal; ErrBadRequest; a *LimitError for more than 8 different wishes with one token; ErrUnavailable, after
 // which the client tries again with the same token.
-func (a *Authority) Refresh(ctx context.Context, t Token, r RefreshRequest) (Grant, error) {
+func (a *Authority) Refresh(ctx context.Context, t Token, r RefreshRequest) (_ Grant, err error) {
+	defer a.counts.noted(&err)
 	if r.Client == "" {
 		return Grant{}, badRequest("client: a refresh token belongs to a client")
 	}

@@ -104,7 +104,7 @@ func TestOneRevokeEndsEverythingBelow(t *testing.T) {
 			return h.Revoke(t.Context(), s.ID, afterlogin.ReasonAdministrator)
 		}, false},
 		"everything": {func(h *house, s *afterlogin.Session) error {
-			return h.RevokeSubject(t.Context(), 0, "mia", afterlogin.Everything)
+			return h.RevokeSubject(t.Context(), 0, "mia", afterlogin.Everything, afterlogin.ReasonAdministrator)
 		}, true},
 		"this and what came from it": {func(h *house, s *afterlogin.Session) error {
 			n, err := h.RevokeFrom(t.Context(), s.ID, afterlogin.ReasonAdministrator)
@@ -323,14 +323,14 @@ func TestGrantsEndWithTheirSubject(t *testing.T) {
 	h := newHouse(t)
 	in := h.signIn("mia")
 	g := h.grant(in.Session, afterlogin.GrantRequest{Offline: true})
-	if err := h.RevokeSubject(t.Context(), 0, "mia", afterlogin.Sessions); err != nil {
+	if err := h.RevokeSubject(t.Context(), 0, "mia", afterlogin.Sessions, afterlogin.ReasonAdministrator); err != nil {
 		t.Fatal(err)
 	}
 	h.refresh(g.Refresh.Token, afterlogin.ReasonSignedOutAll)
 	h.check(g.Access.Token, afterlogin.KindAccess, afterlogin.ReasonSignedOutAll)
 	// Sign out everywhere else: what the spared session makes from now on is good.
 	in = h.signIn("mia")
-	if err := h.RevokeOthers(t.Context(), in.Session.ID); err != nil {
+	if err := h.RevokeOthers(t.Context(), in.Session.ID, afterlogin.ReasonSignedOutAll); err != nil {
 		t.Fatal(err)
 	}
 	g = h.grant(in.Session, afterlogin.GrantRequest{Offline: true})

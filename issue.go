@@ -55,7 +55,7 @@ type IssueRequest struct {
 // Issue makes a session (or an API key) and returns its first token. It is for the moment after a sign-in; see Begin for
 // the moment before. When it returns nil the session is durable.
 //
-// Errors: ErrStaleSignIn, ErrBadRequest, *DataTooLargeError, ErrUnavailable.
+// Errors: ErrStaleSignIn, ErrSessionLimit, ErrBadRequest, *DataTooLargeError, ErrUnavailable.
 func (a *Authority) Issue(ctx context.Context, r IssueRequest) (Issued, error) {
 	if err := r.fill(); err != nil {
 		return Issued{}, err
@@ -73,24 +73,26 @@ func (a *Authority) Issue(ctx context.Context, r IssueRequest) (Issued, error) {
 	if p.Absolute == 0 && !r.NoExpiry && r.Lifetime == 0 {
 		return Issued{}, badRequest("policy %q has no end: give a lifetime, or ask for no expiry by name", r.Policy)
 	}
+	making, cancel := context.WithTimeout(ctx, makeTime)
+	defer cancel()
 	var stamp epochs
 	if r.Subject != "" {
 		var err error
-		if stamp, err = a.admit(ctx, r.Tenant, r.Subject, r.Mark); err != nil {
+		if stamp, err = a.admit(making, r.Tenant, r.Subject, r.Kind, r.Mark); err != nil {
 			return Issued{}, err
 		}
 	}
-	origin, err := a.originOf(ctx, &r)
+	origin, err := a.originOf(making, &r)
 	if err != nil {
 		return Issued{}, err
 	}
-	old, err := a.take(ctx, &r)
+	old, err := a.take(making, &r)
 	if err != nil {
 		return Issued{}, err
 	}
-	got, err := a.create(ctx, &r, p, stamp, origin, old)
+	got, err := a.createInPlace(ctx, making, &r, p, stamp, origin, old)
 	if err != nil {
-		a.thaw(ctx, old)
+		a.reopenData(ctx, old)
 		return Issued{}, err
 	}
 	if err := a.lookBack(ctx, got.Session, origin); err != nil {
@@ -99,6 +101,7 @@ func (a *Authority) Issue(ctx context.Context, r IssueRequest) (Issued, error) {
 	if err := a.supersede(ctx, old, got.Session); err != nil {
 		return Issued{}, err
 	}
+	a.rehearseLimit(ctx, got.Session)
 	return got, nil
 }
 
@@ -129,8 +132,8 @@ func (r *IssueRequest) fill() error {
 		}
 	}
 	switch {
-	case len(r.Client) > store.MaxText || !utf8.ValidString(r.Client):
-		return badRequest("client: over %d bytes, or not UTF-8", store.MaxText)
+	case !plain(r.Client, store.MaxText):
+		return badRequest("client: want at most %d bytes of UTF-8 without control characters", store.MaxText)
 	case len(r.Name) > 128 || !utf8.ValidString(r.Name):
 		return badRequest("name: over 128 bytes, or not UTF-8")
 	case r.Lifetime < 0:
@@ -176,8 +179,9 @@ func checkSubject(s string) error {
 	return nil
 }
 
-// create writes the new session, its data and the event: one Apply.
-func (a *Authority) create(ctx context.Context, r *IssueRequest, p Policy, stamp epochs, origin store.ID, old *donor) (Issued, error) {
+// createInPlace is create, where the subject may have one more. making is the context of a root that nothing is reserved
+// for.
+func (a *Authority) createInPlace(ctx, making context.Context, r *IssueRequest, p Policy, stamp epochs, origin store.ID, old *donor) (Issued, error) {
 	now := a.now()
 	var absolute int64
 	if life := shorter(p.Absolute, r.Lifetime); life > 0 {
@@ -186,10 +190,45 @@ func (a *Authority) create(ctx context.Context, r *IssueRequest, p Policy, stamp
 	var random [14]byte
 	rand.Read(random[:])
 	id := store.NewRootID(store.BucketOf(absolute), random, r.Tenant, r.Subject)
+	if r.sum != nil {
+		id = importedID(*r.sum)
+	}
+	o := &opening{kind: r.Kind, tenant: r.Tenant, subject: r.Subject, id: id, stamp: stamp, imported: r.sum != nil}
+	c, err := a.build(r, p, id, now, absolute, stamp, origin, old)
+	if err != nil { // before anything makes room for it
+		return Issued{}, err
+	}
+	if !a.counted(o) {
+		return a.create(making, c)
+	}
+	if old != nil && old.live && old.exam.rec.ID.IsRoot() && old.exam.rec.Subject == r.Subject {
+		o.replaces = old.exam.rec.ID
+	}
+	var got Issued
+	err = a.reserved(ctx, o, func(ctx context.Context) (err error) {
+		if o.replaced {
+			old.live = false
+		}
+		got, err = a.create(ctx, c)
+		return err
+	})
+	return got, err
+}
+
+// creation is a root that is to be written.
+type creation struct {
+	standpoint
+	ops      []store.Op
+	made     Issued
+	imported bool
+}
+
+// build makes what create writes: the new session, its data and the event.
+func (a *Authority) build(r *IssueRequest, p Policy, id store.ID, now time.Time, absolute int64, stamp epochs, origin store.ID, old *donor) (*creation, error) {
 	secret := newSecret()
 	verifier := opaque.Verifier(id, 1, &secret)
 	if r.sum != nil {
-		id, verifier = importedID(*r.sum), *r.sum
+		verifier = *r.sum
 	}
 	st := &state{
 		generation: 1, verifier: verifier, renewed: now.UnixMilli(), stamp: stamp, op: newOp(),
@@ -205,37 +244,44 @@ func (a *Authority) create(ctx context.Context, r *IssueRequest, p Policy, stamp
 	}
 	payload, err := st.encode()
 	if err != nil {
-		return Issued{}, err
+		return nil, err
 	}
 	rec := &store.Record{
 		ID: id, Kind: byte(r.Kind), Tenant: r.Tenant, Subject: r.Subject, Client: r.Client,
 		Created: now.UnixMilli(), Absolute: absolute, LastSeen: now.UnixMilli(),
 	}
 	x := exam{now: now, standpoint: standpoint{rec, st, p}}
-	ops := []store.Op{a.put(rec, 0, payload)}
+	c := &creation{standpoint: x.standpoint, ops: []store.Op{a.put(rec, 0, payload)}, imported: r.sum != nil}
 	d, err := old.dataFor(r)
 	if err != nil {
-		return Issued{}, err
+		return nil, err
 	}
 	if len(d.values) > 0 {
 		payload, err := d.encode()
 		if err != nil {
-			return Issued{}, err
+			return nil, err
 		}
-		ops = append(ops, a.put(newDataRecord(rec), 0, payload))
+		c.ops = append(c.ops, a.put(newDataRecord(rec), 0, payload))
 	}
-	ops = append(ops, store.Emit(x.event(createdEvent(r.Kind), "", createdDetail(r))))
-	if err := a.apply(ctx, id, a.wrote(id, st.op), ops...); err != nil {
-		if err == errConflict && r.sum != nil {
-			return Issued{}, badRequest("this key was imported before")
+	c.ops = append(c.ops, store.Emit(x.event(createdEvent(r.Kind), "", createdDetail(r))))
+	if c.made.Session = x.session(); !c.imported {
+		c.made.Token = a.token(rec, 1, secret)
+	}
+	return c, nil
+}
+
+// create writes a new root: one Apply.
+func (a *Authority) create(ctx context.Context, c *creation) (Issued, error) {
+	if err := a.apply(ctx, c.rec.ID, a.wrote(c.rec.ID, c.state.op), c.ops...); err != nil {
+		if err == errConflict && c.imported {
+			return Issued{}, errImported
 		}
 		return Issued{}, unlikely(err) // 112 random bits came twice
 	}
-	if r.sum != nil {
-		return Issued{Session: x.session()}, nil
-	}
-	return Issued{Token: a.token(rec, 1, secret), Session: x.session()}, nil
+	return c.made, nil
 }
+
+var errImported = badRequest("this key was imported before")
 
 var errIDTaken = errors.New("a random id is taken")
 
@@ -297,7 +343,7 @@ func (a *Authority) take(ctx context.Context, r *IssueRequest) (*donor, error) {
 	switch {
 	case x.rec.ID.IsChild(): // a session handed over from another host: the data stays with the one there
 	case old.live && ours:
-		old.data, err = a.freeze(ctx, x.rec)
+		old.data, err = a.closeData(ctx, x.rec)
 	case !old.live && ours && x.leavesData(why, cause, at):
 		old.data, _, err = a.readData(ctx, x.rec)
 	}
@@ -311,7 +357,7 @@ func (x *exam) leavesData(why, cause Reason, at time.Time) bool {
 	switch {
 	case why == ReasonSuperseded:
 		return x.now.Sub(at) < moved
-	case cause == ReasonSignedOut:
+	case cause == ReasonSignedOut, why == ReasonFrozen: // on hold it keeps what it has: it may be taken off again
 		return false
 	}
 	return x.rec.Subject != "" // an anonymous session has no person who could prove anything
@@ -323,6 +369,7 @@ func (d *donor) dataFor(r *IssueRequest) (*data, error) {
 	if d != nil && d.data != nil {
 		for k, v := range d.data.values {
 			out.values[k] = value{json: v.json, version: 1}
+			out.size += cost(k, v.json)
 		}
 	}
 	for k, v := range r.Data {
@@ -334,7 +381,7 @@ func (d *donor) dataFor(r *IssueRequest) (*data, error) {
 }
 
 // supersede ends the session that the new one replaces: the last of the steps, so that a crash before it leaves the old
-// session with its data thawing, and the new one without a holder. The data stays where it is, sealed and out of reach,
+// session with its data closed for a while, and the new one without a holder. The data stays where it is, sealed and out of reach,
 // for a second try of a sign-in whose answer was lost.
 func (a *Authority) supersede(ctx context.Context, old *donor, by *Session) error {
 	if old == nil || !old.live {
@@ -350,13 +397,13 @@ func (a *Authority) supersede(ctx context.Context, old *donor, by *Session) erro
 	return err
 }
 
-// thaw lets the data be written again after a sign-in that failed. If that fails, too, time does it.
-func (a *Authority) thaw(ctx context.Context, old *donor) {
+// reopenData lets the data be written again after a sign-in that failed. If that fails, too, time does it.
+func (a *Authority) reopenData(ctx context.Context, old *donor) {
 	if old == nil || !old.live || old.data == nil {
 		return
 	}
-	old.data.frozen = 0
+	old.data.closed = 0
 	if err := a.writeData(ctx, old.exam.rec, old.data); err != nil {
-		a.log.Debug("session data stays frozen for a moment", "session", newSessionID(KindSession, old.exam.rec.ID), "err", err)
+		a.log.Debug("session data stays closed for a moment", "session", newSessionID(KindSession, old.exam.rec.ID), "err", err)
 	}
 }

@@ -218,7 +218,7 @@ func TestBegin(t *testing.T) {
 		t.Errorf("another first sign-in at the same time: %v", err)
 	}
 	second := begin("mia")
-	if err := h.RevokeSubject(ctx, 0, "mia", afterlogin.Sessions); err != nil { // the password was changed
+	if err := h.RevokeSubject(ctx, 0, "mia", afterlogin.Sessions, afterlogin.ReasonAdministrator); err != nil { // the password was changed
 		t.Fatal(err)
 	}
 	for name, m := range map[string]afterlogin.Mark{"first": first, "second": second} {
@@ -234,7 +234,7 @@ func TestBegin(t *testing.T) {
 	}
 	// Signed out before the first sign-in.
 	eve := begin("eve")
-	if err := h.RevokeSubject(ctx, 0, "eve", afterlogin.Sessions); err != nil {
+	if err := h.RevokeSubject(ctx, 0, "eve", afterlogin.Sessions, afterlogin.ReasonAdministrator); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := h.Issue(ctx, afterlogin.IssueRequest{Subject: "eve", Mark: eve}); !errors.Is(err, afterlogin.ErrStaleSignIn) {
@@ -312,13 +312,13 @@ func TestAPIKey(t *testing.T) {
 	if _, err := h.Validate(t.Context(), key.Token, e); err != nil {
 		t.Error(err)
 	}
-	if err := h.RevokeSubject(t.Context(), 0, "robot", afterlogin.Sessions); err != nil {
+	if err := h.RevokeSubject(t.Context(), 0, "robot", afterlogin.Sessions, afterlogin.ReasonAdministrator); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := h.Validate(t.Context(), key.Token, e); err != nil {
 		t.Errorf("signing out everywhere ended the API key: %v", err)
 	}
-	if err := h.RevokeSubject(t.Context(), 0, "robot", afterlogin.Everything); err != nil {
+	if err := h.RevokeSubject(t.Context(), 0, "robot", afterlogin.Everything, afterlogin.ReasonAdministrator); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := h.Validate(t.Context(), key.Token, e); afterlogin.ReasonOf(err) != afterlogin.ReasonSignedOutAll {

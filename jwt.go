@@ -81,6 +81,7 @@ func (a *Authority) signAccess(x *exam, st *state, r *AccessRequest) (Issued, er
 	if err != nil {
 		return Issued{}, badRequest("%v", err)
 	}
+	a.counts.issued.add(KindJWT)
 	return Issued{Token: TokenFrom(text), Session: jwtSession(s, c)}, nil
 }
 
@@ -134,7 +135,7 @@ func (a *Authority) validateJWT(ctx context.Context, t Token, e Expect) (*Sessio
 		s = a.cachedJWT(of, now)
 	}
 	if s == nil {
-		a.misses.Add(1)
+		a.counts.misses.Add(1)
 		if s, err = a.askJWT(ctx, of, now); err != nil {
 			return nil, err
 		}
@@ -193,7 +194,7 @@ func (a *Authority) cachedJWT(id store.ID, now time.Time) *Session {
 	if c.absolute != 0 && ms >= c.absolute || c.idle != 0 && ms >= c.lastSeen.Load()+c.idle {
 		return nil
 	}
-	shard.hits.Add(1)
+	shard.partial.Add(1)
 	return c.session.Load()
 }
 

@@ -77,7 +77,7 @@ func TestAJWTEndsWithItsSession(t *testing.T) {
 	}
 	h.jwtAt(g.Access.Token, issuer, afterlogin.ReasonRevoked)
 	h.jwtAt(of.Token, issuer, "")
-	if err := h.RevokeSubject(t.Context(), 0, "mia", afterlogin.Sessions); err != nil {
+	if err := h.RevokeSubject(t.Context(), 0, "mia", afterlogin.Sessions, afterlogin.ReasonAdministrator); err != nil {
 		t.Fatal(err)
 	}
 	h.jwtAt(of.Token, issuer, afterlogin.ReasonSignedOutAll)

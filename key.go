@@ -15,9 +15,12 @@ const DefaultOverlap = 24 * time.Hour
 // sibling with a secret and an id of its own, so that the two can be told apart while both are in use. A key that was
 // bound to end earlier still does. The new one lives as long as the old one was made for.
 //
+// Where keys are limited (Config.Limits), there must be room for the new one beside the old one: no other key is ended for
+// it.
+//
 // The overlap is 0 to 30 days; 0 ends the old key at once. A key that has a successor already, and is waiting for its
 // end, cannot be rotated again: rotate the successor, or revoke it first. Errors: ErrNoSession, a *Refusal if the key is
-// over, ErrBadRequest, ErrUnavailable; after the last, the new key may exist without anybody who holds it: it is in the
+// over, ErrSessionLimit, ErrBadRequest, ErrUnavailable; after the last, the new key may exist without anybody who holds it: it is in the
 // list, and can be revoked.
 func (a *Authority) RotateKey(ctx context.Context, id SessionID, overlap time.Duration) (Issued, error) {
 	if overlap < 0 || overlap > 30*day {
@@ -43,9 +46,14 @@ func (a *Authority) RotateKey(ctx context.Context, id SessionID, overlap time.Du
 		return Issued{}, err
 	}
 	y := &exam{now: x.now, standpoint: c.standpoint, subject: x.subject}
-	err = a.apply(ctx, c.rec.ID, a.wrote(c.rec.ID, c.state.op), c.op, store.Emit(y.event(EventKeyCreated, "", "in place of "+string(id))))
-	if err != nil {
-		return Issued{}, unlikely(err)
+	err = a.inPlace(ctx, x, c, true, func(ctx context.Context) error {
+		return unlikely(a.apply(ctx, c.rec.ID, a.wrote(c.rec.ID, c.state.op), c.op, store.Emit(y.event(EventKeyCreated, "", "in place of "+string(id)))))
+	})
+	switch {
+	case err == ErrStaleSignIn:
+		return Issued{}, x.refusal(ReasonSignedOutAll, "", x.now)
+	case err != nil:
+		return Issued{}, err
 	}
 	made := y.session()
 	err = a.outgoing(ctx, rid, c.rec.ID, overlap)
@@ -61,6 +69,7 @@ func (a *Authority) RotateKey(ctx context.Context, id SessionID, overlap time.Du
 		}
 		return Issued{}, err
 	}
+	a.rehearseLimit(ctx, made)
 	return Issued{Token: c.token, Session: made}, nil
 }
 
@@ -125,10 +134,10 @@ func (a *Authority) noOther(ctx context.Context, x *exam, successor store.ID) er
 	if x.state.made.IsZero() || x.state.made == successor {
 		return nil
 	}
-	y, err := a.examine(ctx, x.state.made)
+	_, err := a.examine(ctx, x.state.made)
 	switch {
-	case err == nil:
-		return badRequest("%s has a successor, %s: rotate that, or revoke it first", x.session().ID, y.session().ID)
+	case err == nil, ReasonOf(err) == ReasonFrozen: // which may be taken off hold
+		return badRequest("%s has a successor, %s: rotate that, or revoke it first", x.session().ID, newSessionID(KindAPIKey, x.state.made))
 	case ReasonOf(err) != "" || err == ErrNoSession:
 		return nil
 	}

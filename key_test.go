@@ -203,6 +203,19 @@ func TestImportedKeysAreOff(t *testing.T) {
 	}
 }
 
+// A hold on the session meanwhile ends nothing.
+func TestWhatIsMadeWhileItsOriginIsPutOnHold(t *testing.T) {
+	gate := &gated{}
+	h := newHouse(t, func(c *afterlogin.Config) { gate.Store, c.Store = c.Store, gate })
+	in := h.signIn("mia")
+	gate.before = func() { h.must(h.Freeze(t.Context(), in.Session.ID, "incident 7")) }
+	gate.armed = true
+	key, err := h.Issue(t.Context(), afterlogin.IssueRequest{Kind: afterlogin.KindAPIKey, Subject: "mia", Origin: in.Session.ID})
+	h.must(err)
+	h.use(in.Token, home, afterlogin.ReasonFrozen)
+	h.check(key.Token, afterlogin.KindAPIKey, "")
+}
+
 // A key that is made while its session is being ended with all that came from it does not survive.
 func TestWhatIsMadeWhileItsOriginEnds(t *testing.T) {
 	gate := &gated{}

@@ -89,20 +89,3 @@ func (a *Authority) WaitLeases(ctx context.Context) error {
 		return ctx.Err()
 	}
 }
-
-// Stats counts what an Authority has done since New.
-type Stats struct {
-	Hits        uint64 // validations that the cache answered
-	Misses      uint64 // validations that read the store
-	LeaseLosses uint64 // those of them that the cache could have answered, had the store been heard from
-}
-
-// Stats returns the counts. They are not of one moment.
-func (a *Authority) Stats() Stats {
-	s := Stats{Misses: a.misses.Load()}
-	for i := range a.cache.shards {
-		s.Hits += a.cache.shards[i].hits.Load()
-		s.LeaseLosses += a.cache.shards[i].unleased.Load()
-	}
-	return s
-}

@@ -146,7 +146,7 @@ func TestNewsDropsAtOnce(t *testing.T) {
 			return ofA.last
 		},
 		"everywhere": func(in afterlogin.Issued) store.ID {
-			if err := a.RevokeSubject(t.Context(), 0, "mia", afterlogin.Sessions); err != nil {
+			if err := a.RevokeSubject(t.Context(), 0, "mia", afterlogin.Sessions, afterlogin.ReasonAdministrator); err != nil {
 				t.Fatal(err)
 			}
 			return store.SubjectID(0, "mia")
@@ -179,7 +179,7 @@ func TestNewsDuringARead(t *testing.T) {
 		in := a.signIn("mia")
 		ofB.during = func() {
 			ofB.during = nil
-			if err := a.RevokeSubject(t.Context(), 0, "mia", afterlogin.Sessions); err != nil {
+			if err := a.RevokeSubject(t.Context(), 0, "mia", afterlogin.Sessions, afterlogin.ReasonAdministrator); err != nil {
 				t.Error(err)
 			}
 			if err := a.Revoke(t.Context(), in.Session.ID, afterlogin.ReasonAdministrator); err != nil {
@@ -229,7 +229,7 @@ func TestAnImportedKeyNeedsTwoLeases(t *testing.T) {
 		t.Fatalf("%v, and %d reads: not cached", err, ofB.reads.Load()-before)
 	}
 	ofB.deafTo, ofB.deafSince = store.SubjectID(0, "mia").Partition(), a.clock.now()
-	if err := a.RevokeSubject(t.Context(), 0, "mia", afterlogin.Everything); err != nil {
+	if err := a.RevokeSubject(t.Context(), 0, "mia", afterlogin.Everything, afterlogin.ReasonAdministrator); err != nil {
 		t.Fatal(err)
 	}
 	a.clock.pass(store.Lease)
@@ -249,7 +249,9 @@ func TestALostAnswerOfASharedStoreIsUnknown(t *testing.T) {
 			_, err := a.Issue(t.Context(), afterlogin.IssueRequest{Subject: "mia"})
 			return err
 		},
-		"sign out everywhere": func() error { return a.RevokeSubject(t.Context(), 0, "mia", afterlogin.Sessions) },
+		"sign out everywhere": func() error {
+			return a.RevokeSubject(t.Context(), 0, "mia", afterlogin.Sessions, afterlogin.ReasonAdministrator)
+		},
 		"first use": func() error {
 			_, err := a.FirstUse(t.Context(), "realm", "1", a.clock.now().Add(time.Minute))
 			return err

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"iter"
+	"time"
 
 	"github.com/afterlogin/afterlogin/keyring"
 	"github.com/afterlogin/afterlogin/store"
@@ -48,7 +49,8 @@ func (a *Authority) Sessions(ctx context.Context, q Query) iter.Seq2[*Session, e
 
 // shows reports whether the query asks for the session, of those that its store query found.
 func (q *Query) shows(s *Session) bool {
-	return s.Kind != KindEntry && (s.Kind == q.Kind || q.Kind == 0 && !impersonal(s.Kind)) && (q.Ended || s.Ended.IsZero())
+	return s.Kind != KindEntry && (s.Kind == q.Kind || q.Kind == 0 && !impersonal(s.Kind)) && (q.Ended || s.Ended.IsZero()) &&
+		(s.Why != ReasonNotMade || s.frozen)
 }
 
 // records yields every session that the store finds for the query, shown or not.
@@ -181,8 +183,11 @@ func (a *Authority) Session(ctx context.Context, id SessionID) (*Session, error)
 func (x *exam) described() *Session {
 	s := x.session()
 	why, cause, at := x.standing()
-	if s.Why = why; why == ReasonRevoked {
+	if s.Why = why; cause != "" {
 		s.Why = cause
+	}
+	if why == ReasonFrozen {
+		s.frozen, at = true, time.Time{}
 	}
 	s.Ended = at
 	return s

@@ -49,7 +49,7 @@ func TestMarkAsText(t *testing.T) {
 	if err := sign(known); err != nil {
 		t.Fatalf("sign-in with a mark: %v", err)
 	}
-	if err := a.RevokeSubject(ctx, 0, "mia", afterlogin.Sessions); err != nil {
+	if err := a.RevokeSubject(ctx, 0, "mia", afterlogin.Sessions, afterlogin.ReasonAdministrator); err != nil {
 		t.Fatal(err)
 	}
 	for _, text := range []string{unknown, known} {

@@ -14,7 +14,7 @@ import (
 //
 // The session itself is ended first, and what is made from it meanwhile looks back: one of the two sees the other.
 //
-// Errors: ErrNoSession, also two hours after the session's absolute end, when its record is gone: then revoke by
+// Errors: ErrNoSession, also some time after the session's absolute end (Config.KeepEnded), when its record is gone: then revoke by
 // subject; ErrBadRequest for what is no root; ErrUnavailable.
 func (a *Authority) RevokeFrom(ctx context.Context, id SessionID, why Reason) (int, error) {
 	rid, err := id.parse()
@@ -101,13 +101,14 @@ func (a *Authority) originOf(ctx context.Context, r *IssueRequest) (store.ID, er
 }
 
 // lookBack fails if the origin of a root that was just made has been ended on purpose meanwhile, and ends the root: who
-// ends a session with all that came from it ends the session first and looks for the rest afterwards.
+// ends a session with all that came from it ends the session first and looks for the rest afterwards. One that is on hold
+// may be taken off again, and does not hold what came from it.
 func (a *Authority) lookBack(ctx context.Context, made *Session, origin store.ID) error {
 	if origin.IsZero() {
 		return nil
 	}
 	_, err := a.examine(ctx, origin)
-	if why := ReasonOf(err); err == nil || why == ReasonExpired || why == ReasonIdle || err == ErrNoSession {
+	if why := ReasonOf(err); err == nil || why == ReasonExpired || why == ReasonIdle || why == ReasonFrozen || err == ErrNoSession {
 		return nil
 	}
 	if rerr := a.Revoke(ctx, made.ID, ReasonOrigin); rerr != nil {

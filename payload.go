@@ -76,6 +76,15 @@ func (r *reader) text() string {
 	return string(r.take(int(binary.BigEndian.Uint16(b))))
 }
 
+// bytes returns what appendBytes wrote, without a copy.
+func (r *reader) bytes() []byte {
+	b := r.take(2)
+	if b == nil {
+		return nil
+	}
+	return r.take(int(binary.BigEndian.Uint16(b)))
+}
+
 func (r *reader) texts() []string {
 	n := int(r.byte())
 	if r.failed || n == 0 || n > len(r.b) {
@@ -92,6 +101,11 @@ func (r *reader) texts() []string {
 func appendText(b []byte, s string) []byte {
 	b = binary.BigEndian.AppendUint16(b, uint16(len(s)))
 	return append(b, s...)
+}
+
+func appendBytes(b, p []byte) []byte {
+	b = binary.BigEndian.AppendUint16(b, uint16(len(p)))
+	return append(b, p...)
 }
 
 func appendTexts(b []byte, s []string) []byte {

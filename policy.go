@@ -102,8 +102,8 @@ const (
 	stepUpGrace = 60 * time.Second
 	// clockSkew is how far the clock may be behind the time of a rotation before it is taken to have been set back.
 	clockSkew = 5 * time.Second
-	// freeze is for how long a sign-in keeps others from writing the data that it moves.
-	freeze = 30 * time.Second
+	// closing is for how long a sign-in keeps others from writing the data that it moves.
+	closing = 30 * time.Second
 	// moved is for how long after a sign-in the data of the session that it replaced can be moved once more.
 	moved = 60 * time.Second
 	// maxReplaced is how often in a row a lost answer is forgiven.

@@ -3,6 +3,7 @@ package afterlogin
 import (
 	"context"
 	"errors"
+	"unicode/utf8"
 
 	"github.com/afterlogin/afterlogin/store"
 )
@@ -20,14 +21,16 @@ const (
 
 // RevokeSubject signs the subject out everywhere: one write, however many sessions there are. Sign-ins that are under
 // way fail (see Begin). It is durable when it returns nil. A subject that never signed in is signed out, too, so that a
-// sign-in under way does not slip through.
-func (a *Authority) RevokeSubject(ctx context.Context, tenant uint32, subject string, scope Scope) error {
-	return a.bump(ctx, tenant, subject, scope, store.ID{})
+// sign-in under way does not slip through. why is what the person is told: ReasonSignedOutAll, ReasonPasswordChanged,
+// ReasonReported, ReasonAdministrator or another of 1 to 64 bytes; the last eight are remembered.
+func (a *Authority) RevokeSubject(ctx context.Context, tenant uint32, subject string, scope Scope, why Reason) error {
+	return a.bump(ctx, tenant, subject, scope, store.ID{}, why)
 }
 
 // RevokeOthers ends every session of the subject but this one: one write. API keys stay. It fails with ErrNoSession if
-// the session is not there, and with a Refusal if it is over, since then there is nothing to spare.
-func (a *Authority) RevokeOthers(ctx context.Context, id SessionID) error {
+// the session is not there, and with a Refusal if it is over, since then there is nothing to spare. why is as for
+// RevokeSubject.
+func (a *Authority) RevokeOthers(ctx context.Context, id SessionID, why Reason) error {
 	rid, err := id.parse()
 	if err != nil {
 		return err
@@ -42,11 +45,14 @@ func (a *Authority) RevokeOthers(ctx context.Context, id SessionID) error {
 	if root.Subject == "" || Kind(root.Kind) != KindSession {
 		return badRequest("%s is anonymous, or no session: it has no others", id)
 	}
-	return a.bump(ctx, root.Tenant, root.Subject, Sessions, root.ID)
+	return a.bump(ctx, root.Tenant, root.Subject, Sessions, root.ID, why)
 }
 
-func (a *Authority) bump(ctx context.Context, tenant uint32, subject string, scope Scope, except store.ID) error {
+func (a *Authority) bump(ctx context.Context, tenant uint32, subject string, scope Scope, except store.ID, why Reason) error {
 	if err := checkSubject(subject); err != nil {
+		return err
+	}
+	if err := checkReason(why); err != nil {
 		return err
 	}
 	ctx, cancel := unhurried(ctx)
@@ -64,7 +70,7 @@ func (a *Authority) bump(ctx context.Context, tenant uint32, subject string, sco
 			}
 		}
 		now := a.now()
-		e := store.Event{At: now.UnixMilli(), Type: EventSubject, ID: sid, Tenant: tenant, Subject: subject, Reason: string(ReasonSignedOutAll)}
+		e := store.Event{At: now.UnixMilli(), Type: EventSubject, ID: sid, Tenant: tenant, Subject: subject, Reason: string(why)}
 		switch {
 		case scope == Everything:
 			e.Detail = detailEverything
@@ -84,6 +90,7 @@ func (a *Authority) bump(ctx context.Context, tenant uint32, subject string, sco
 			if spared != nil {
 				st.except, st.stamp = except, spared.state.stamp
 			}
+			st.remember(why)
 		}, e)
 		if err != errConflict {
 			return err
@@ -116,8 +123,8 @@ func (a *Authority) Revoke(ctx context.Context, id SessionID, why Reason) error 
 	if err != nil {
 		return err
 	}
-	if why == "" || len(why) > store.MaxReason {
-		return badRequest("a reason of 1 to %d bytes is needed", store.MaxReason)
+	if err := checkReason(why); err != nil {
+		return err
 	}
 	ctx, cancel := unhurried(ctx)
 	defer cancel()
@@ -129,6 +136,16 @@ func (a *Authority) Revoke(ctx context.Context, id SessionID, why Reason) error 
 		return ErrNoSession
 	}
 	return a.revoke(ctx, rs[0], rs[1], why)
+}
+
+func checkReason(why Reason) error {
+	if why == "" || len(why) > store.MaxReason || !utf8.ValidString(string(why)) {
+		return badRequest("reason: want 1 to %d bytes of UTF-8", store.MaxReason)
+	}
+	if why == ReasonNotMade { // lists leave it out
+		return badRequest("reason: %s is for what was never made", why)
+	}
+	return nil
 }
 
 // revoke marks the record, which lives under the root or is it.

@@ -43,7 +43,7 @@ func TestRevokeOthers(t *testing.T) {
 	for _, x := range []afterlogin.Issued{a, b, c, tom} {
 		h.use(x.Token, home, "") // all cached
 	}
-	if err := h.RevokeOthers(t.Context(), a.Session.ID); err != nil {
+	if err := h.RevokeOthers(t.Context(), a.Session.ID, afterlogin.ReasonSignedOutAll); err != nil {
 		t.Fatal(err)
 	}
 	h.use(a.Token, home, "")
@@ -52,18 +52,18 @@ func TestRevokeOthers(t *testing.T) {
 	h.use(tom.Token, home, "")
 
 	d := h.signIn("mia")
-	if err := h.RevokeOthers(t.Context(), a.Session.ID); err != nil { // again, by the one that was spared
+	if err := h.RevokeOthers(t.Context(), a.Session.ID, afterlogin.ReasonSignedOutAll); err != nil { // again, by the one that was spared
 		t.Fatal(err)
 	}
 	h.use(a.Token, home, "")
 	h.use(d.Token, home, afterlogin.ReasonSignedOutAll)
-	if err := h.RevokeOthers(t.Context(), b.Session.ID); afterlogin.ReasonOf(err) != afterlogin.ReasonSignedOutAll {
+	if err := h.RevokeOthers(t.Context(), b.Session.ID, afterlogin.ReasonSignedOutAll); afterlogin.ReasonOf(err) != afterlogin.ReasonSignedOutAll {
 		t.Errorf("a session that is over ends the others: %v", err)
 	}
 	next := h.renewed(a.Token, home)
 	h.use(next, home, "")
 	e := h.signIn("mia")
-	if err := h.RevokeOthers(t.Context(), e.Session.ID); err != nil {
+	if err := h.RevokeOthers(t.Context(), e.Session.ID, afterlogin.ReasonSignedOutAll); err != nil {
 		t.Fatal(err)
 	}
 	h.use(next, home, afterlogin.ReasonSignedOutAll)
@@ -78,7 +78,7 @@ func TestSignedOutEverywhere(t *testing.T) {
 		h.use(tok, home, "")
 		tokens = append(tokens, tok)
 	}
-	if err := h.RevokeSubject(t.Context(), 0, "mia", afterlogin.Sessions); err != nil {
+	if err := h.RevokeSubject(t.Context(), 0, "mia", afterlogin.Sessions, afterlogin.ReasonAdministrator); err != nil {
 		t.Fatal(err)
 	}
 	for _, tok := range tokens {
@@ -111,9 +111,9 @@ func TestNoYesAfterRevocation(t *testing.T) {
 		case 0:
 			err = h.Revoke(t.Context(), in.Session.ID, afterlogin.ReasonSignedOut)
 		case 1:
-			err = h.RevokeSubject(t.Context(), 0, "mia", afterlogin.Sessions)
+			err = h.RevokeSubject(t.Context(), 0, "mia", afterlogin.Sessions, afterlogin.ReasonAdministrator)
 		case 2:
-			err = h.RevokeOthers(t.Context(), h.signIn("mia").Session.ID)
+			err = h.RevokeOthers(t.Context(), h.signIn("mia").Session.ID, afterlogin.ReasonSignedOutAll)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -261,7 +261,7 @@ func TestDataOfASessionThatIsOverCannotBeWritten(t *testing.T) {
 			return h.Revoke(t.Context(), in.Session.ID, afterlogin.ReasonSignedOut)
 		},
 		"signed out everywhere": func(h *house, in afterlogin.Issued) error {
-			return h.RevokeSubject(t.Context(), 0, "mia", afterlogin.Sessions)
+			return h.RevokeSubject(t.Context(), 0, "mia", afterlogin.Sessions, afterlogin.ReasonAdministrator)
 		},
 		"idle": func(h *house, in afterlogin.Issued) error { h.clock.pass(time.Hour); return nil },
 	} {
@@ -286,7 +286,7 @@ func TestRevocationsDoNotNeedTheirClient(t *testing.T) {
 	if _, err := h.RevokeToken(gone, c.Token, afterlogin.ReasonSignedOut); err != nil {
 		t.Error(err)
 	}
-	if err := h.RevokeOthers(gone, a.Session.ID); err != nil {
+	if err := h.RevokeOthers(gone, a.Session.ID, afterlogin.ReasonSignedOutAll); err != nil {
 		t.Error(err)
 	}
 	if err := h.Revoke(gone, a.Session.ID, afterlogin.ReasonSignedOut); err != nil {
@@ -362,7 +362,7 @@ func TestAnonymousSessionsAreCached(t *testing.T) {
 	anon := h.anonymous("[]")
 	h.use(anon.Token, home, "")
 	for i := range 500 {
-		if err := h.RevokeSubject(t.Context(), 0, fmt.Sprint("u", i), afterlogin.Sessions); err != nil {
+		if err := h.RevokeSubject(t.Context(), 0, fmt.Sprint("u", i), afterlogin.Sessions, afterlogin.ReasonAdministrator); err != nil {
 			t.Fatal(err)
 		}
 	}

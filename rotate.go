@@ -142,7 +142,8 @@ func (a *Authority) Renew(ctx context.Context, t Token, s *Session, from Client)
 // Rotate replaces the token by hand, whether it is due or not, and judges like Validate: a late duplicate gets the same
 // successor if the client is the one that rotated and nobody has used the successor yet, or a zero Token while its
 // grace lasts; an out-of-date one ends the session.
-func (a *Authority) Rotate(ctx context.Context, t Token, e Expect) (Issued, error) {
+func (a *Authority) Rotate(ctx context.Context, t Token, e Expect) (_ Issued, err error) {
+	defer a.counts.noted(&err)
 	if len(e.Kinds) == 0 {
 		return Issued{}, badRequest("Expect.Kinds is empty: name the kinds of token that are accepted")
 	}
@@ -169,7 +170,8 @@ func (a *Authority) StepUp(ctx context.Context, t Token, auth Authentication, fr
 // that (see RevokeOthers): the credential that was checked may be the one that was just taken back, and whoever checked it
 // gets no token. The subject is looked at with the session, before the write, and once more after it: where only the second
 // look refuses, or cannot be made, the session's token was replaced by one that nobody holds. The zero Mark is none.
-func (a *Authority) StepUpSince(ctx context.Context, t Token, m Mark, auth Authentication, from Client) (Issued, error) {
+func (a *Authority) StepUpSince(ctx context.Context, t Token, m Mark, auth Authentication, from Client) (_ Issued, err error) {
+	defer a.counts.noted(&err)
 	if err := checkNames("method", auth.Methods, maxMethods); err != nil {
 		return Issued{}, err
 	}
@@ -339,6 +341,9 @@ func (a *Authority) advance(ctx context.Context, x *exam, how rotation, parent u
 	err = a.apply(ctx, rec.ID.Root(), a.wrote(rec.ID, st.op), ops...)
 	if err != nil {
 		return Issued{}, err
+	}
+	if parent != 0 && parent != x.state.generation {
+		a.counts.forgiven.Add(1)
 	}
 	after := exam{tok: x.tok, now: x.now, standpoint: standpoint{rec, st, x.policy}, above: x.above}
 	return Issued{Token: a.token(rec, st.generation, secret), Session: after.session()}, nil

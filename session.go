@@ -71,17 +71,33 @@ func newSessionID(k Kind, id store.ID) SessionID {
 	return SessionID(base64.RawURLEncoding.AppendEncode(b, id.Append(make([]byte, 0, 26))))
 }
 
-func (id SessionID) parse() (store.ID, error) {
+// Whole reports whether the text has the form of a whole handle, and not of the beginning of one, or of a token. Whether it
+// is one only the authority can tell.
+func (id SessionID) Whole() bool {
 	prefix, text, ok := strings.Cut(string(id), "_")
-	if !ok || len(text) != 23 && len(text) != 35 || strings.ContainsAny(text, "\r\n") {
+	if !ok || len(text) != 23 && len(text) != 35 {
+		return false
+	}
+	for i := range len(text) {
+		if c := text[i]; !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
+			return false
+		}
+	}
+	for _, w := range kinds {
+		if w.handle == prefix+"_" {
+			return true
+		}
+	}
+	return false
+}
+
+func (id SessionID) parse() (store.ID, error) {
+	if !id.Whole() {
 		return store.ID{}, ErrBadSessionID
 	}
-	known := false
-	for _, w := range kinds {
-		known = known || w.handle == prefix+"_"
-	}
+	_, text, _ := strings.Cut(string(id), "_")
 	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil || !known {
+	if err != nil {
 		return store.ID{}, ErrBadSessionID
 	}
 	sid, err := store.ParseID(b)
@@ -115,6 +131,7 @@ type Session struct {
 	Persistent bool
 	renewal    bool
 	lost       bool // the token is out of date by a lost answer
+	frozen     bool // on hold: see Freeze
 	Tenant     uint32
 	Generation uint32 // how often the token has been renewed, and one
 
@@ -134,7 +151,7 @@ type Session struct {
 	Renewed  time.Time
 
 	// Ended is set on sessions from a list that are over: when, and why. Validate never returns one. When the time is
-	// not known exactly, it is the time of the look.
+	// not known exactly, it is the time of the look. Of one that is on hold (Frozen), Why is the reason, and Ended zero.
 	Ended time.Time
 	Why   Reason
 

@@ -58,6 +58,9 @@ type state struct {
 	audience []string
 	actor    string
 	detail   string // what the kind needs besides: the request of a code, the target of a ticket, a client's settings
+
+	frozen    int64 // since when it is on hold; 0: it is not
+	frozenFor Reason
 }
 
 // childRef names a child within its root: its bucket and its random part.
@@ -85,6 +88,7 @@ type mint struct {
 const (
 	linkSize    = 4 + 4 + opaque.NonceSize + 1 + 8 + 8 + opaque.VerifierSize
 	mintSize    = 9 + 8
+	frozenSize  = 8 + 2 + store.MaxReason
 	maxAbove    = 4 // how deep children may stand below each other
 	maxMinted   = 8 // access tokens of one generation
 	maxNetworks = 32
@@ -113,10 +117,12 @@ type epochs struct{ sessions, everything uint64 }
 // opID names one write.
 type opID [8]byte
 
-// The layouts of payloads. A credential's of layout 1, which ends with the user agent, is read and never written.
+// The layouts of payloads. A credential's of layout 1, which ends with the user agent, is read and never written. That of
+// layout 3 is of one that is on hold, and says so at its end.
 const (
 	stateLayout      = 1
 	credentialLayout = 2
+	frozenLayout     = 3
 )
 
 func (s *state) encode() ([]byte, error) {
@@ -127,7 +133,11 @@ func (s *state) encode() ([]byte, error) {
 		return nil, badRequest("over %d networks, over %d audiences, or over %d tokens below each other", maxNetworks, maxAudience, maxAbove)
 	}
 	b := make([]byte, 0, 512)
-	b = append(b, credentialLayout)
+	layout := byte(credentialLayout)
+	if s.frozen != 0 {
+		layout = frozenLayout
+	}
+	b = append(b, layout)
 	b = binary.BigEndian.AppendUint32(b, s.generation)
 	b = append(b, s.verifier[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(s.renewed))
@@ -176,7 +186,14 @@ func (s *state) encode() ([]byte, error) {
 	b = appendTexts(b, s.audience)
 	b = appendText(b, s.actor)
 	b = appendText(b, s.detail)
-	// What renewals and refreshes add must fit, too: a session must not become one that cannot be renewed.
+	if s.frozen != 0 {
+		b = binary.BigEndian.AppendUint64(b, uint64(s.frozen))
+		b = appendText(b, string(s.frozenFor))
+	}
+	// What renewals, refreshes and a hold add must fit, too: a session must not become one that cannot be renewed.
+	if s.generation == 1 && s.frozen == 0 && len(b) > maxState-frozenSize {
+		return nil, badRequest("session of %d bytes, limit %d: fewer or shorter scopes, methods or names", len(b), maxState-frozenSize)
+	}
 	if len(b)+(ringSize-len(s.ring))*linkSize+(maxMinted-len(s.minted))*mintSize > maxState {
 		return nil, badRequest("session of %d bytes, limit %d: fewer or shorter scopes, methods or names", len(b), maxState)
 	}
@@ -188,7 +205,7 @@ var errBadState = errors.New("bad payload")
 func decodeState(b []byte) (*state, error) {
 	r := reader{b: b}
 	layout := r.byte()
-	if layout != stateLayout && layout != credentialLayout {
+	if layout < stateLayout || layout > frozenLayout {
 		return nil, errBadState
 	}
 	s := &state{generation: r.uint32()}
@@ -218,8 +235,14 @@ func decodeState(b []byte) (*state, error) {
 		s.device.Addr = a
 	}
 	s.device.UserAgent = r.text()
-	if layout == credentialLayout && !s.decodeRest(&r) {
+	if layout >= credentialLayout && !s.decodeRest(&r) {
 		return nil, errBadState
+	}
+	if layout == frozenLayout {
+		s.frozen, s.frozenFor = int64(r.uint64()), Reason(r.text())
+		if s.frozen == 0 {
+			return nil, errBadState
+		}
 	}
 	if r.failed || len(r.b) != 0 || s.generation == 0 {
 		return nil, errBadState
@@ -309,28 +332,56 @@ type subjectState struct {
 	except store.ID
 	stamp  epochs
 	op     opID
+	past   []byte // the last times that the subject was signed out: see past.go. Only read for whoever asks why
+	seats  []byte // what counts against session limits: see seats.go. Only read at sign-ins
 }
 
+// The layouts of a subject's payload. That of layout 1, which knows nothing of the past, is read and never written. That
+// of layout 3 has the lists of session limits at its end.
+const (
+	firstSubjectLayout = 1
+	subjectLayout      = 2
+	seatedLayout       = 3
+)
+
 func (s *subjectState) encode() []byte {
-	b := []byte{stateLayout}
+	layout := byte(subjectLayout)
+	if len(s.seats) > 0 {
+		layout = seatedLayout
+	}
+	b := append(make([]byte, 0, 128+len(s.past)+len(s.seats)), layout)
 	b = binary.BigEndian.AppendUint64(b, s.epochs.sessions)
 	b = binary.BigEndian.AppendUint64(b, s.epochs.everything)
 	b = binary.BigEndian.AppendUint32(b, s.bumps)
 	b = appendText(b, string(s.except.Append(nil)))
 	b = binary.BigEndian.AppendUint64(b, s.stamp.sessions)
 	b = binary.BigEndian.AppendUint64(b, s.stamp.everything)
-	return append(b, s.op[:]...)
+	b = append(b, s.op[:]...)
+	b = appendBytes(b, s.past)
+	if len(s.seats) > 0 {
+		b = appendBytes(b, s.seats)
+	}
+	return b
 }
 
 func decodeSubject(b []byte) (*subjectState, error) {
 	r := reader{b: b}
-	if r.byte() != stateLayout {
+	layout := r.byte()
+	if layout < firstSubjectLayout || layout > seatedLayout {
 		return nil, errBadState
 	}
 	s := &subjectState{epochs: epochs{r.uint64(), r.uint64()}, bumps: r.uint32()}
 	s.except = r.id()
 	s.stamp = epochs{r.uint64(), r.uint64()}
 	r.copy(s.op[:])
+	if layout >= subjectLayout {
+		s.past = r.bytes()
+	}
+	if layout == seatedLayout {
+		if s.seats = r.bytes(); len(s.seats) == 0 {
+			return nil, errBadState
+		}
+	}
 	if r.failed || len(r.b) != 0 {
 		return nil, errBadState
 	}

@@ -1,13 +1,54 @@
 package afterlogin_test
 
 import (
+	"context"
 	"errors"
+	"sync"
 	"testing"
 
 	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/store"
 	"github.com/afterlogin/afterlogin/store/memstore"
-	"github.com/afterlogin/afterlogin/store/storetest"
 )
+
+// hooked is a store that calls a function before each Get and Apply, which may change it meanwhile, or make the call fail.
+type hooked struct {
+	store.Store
+	mu   sync.Mutex
+	hook func(method string) error
+}
+
+func newHooked() *hooked { return &hooked{Store: memstore.New()} }
+
+func (h *hooked) set(hook func(method string) error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.hook = hook
+}
+
+func (h *hooked) call(method string) error {
+	h.mu.Lock()
+	hook := h.hook
+	h.mu.Unlock()
+	if hook == nil {
+		return nil
+	}
+	return hook(method)
+}
+
+func (h *hooked) Get(ctx context.Context, ids ...store.ID) ([]*store.Record, error) {
+	if err := h.call("Get"); err != nil {
+		return nil, err
+	}
+	return h.Store.Get(ctx, ids...)
+}
+
+func (h *hooked) Apply(ctx context.Context, root store.ID, ops ...store.Op) error {
+	if err := h.call("Apply"); err != nil {
+		return err
+	}
+	return h.Store.Apply(ctx, root, ops...)
+}
 
 // A password that is taken back while it is checked confirms nothing, even in the session that the change spared: whoever
 // holds a copy of that session's token and the old password gets no new one. The change comes before the step-up looks,
@@ -15,7 +56,7 @@ import (
 func TestStepUpMark(t *testing.T) {
 	for _, when := range []string{"before", "Apply", "Get"} {
 		for _, all := range []bool{false, true} {
-			faulty := storetest.NewFaulty(memstore.New(), nil)
+			faulty := newHooked()
 			h := newHouse(t, func(c *afterlogin.Config) { c.Store = faulty })
 			in := h.signIn("mia")
 			mark, err := h.Begin(t.Context(), 0, "mia")
@@ -23,24 +64,24 @@ func TestStepUpMark(t *testing.T) {
 				t.Fatal(err)
 			}
 			change := func() {
-				faulty.SetHook(nil)
-				err := h.RevokeOthers(t.Context(), in.Session.ID)
+				faulty.set(nil)
+				err := h.RevokeOthers(t.Context(), in.Session.ID, afterlogin.ReasonSignedOutAll)
 				if all {
-					err = h.RevokeSubject(t.Context(), 0, "mia", afterlogin.Sessions)
+					err = h.RevokeSubject(t.Context(), 0, "mia", afterlogin.Sessions, afterlogin.ReasonAdministrator)
 				}
 				if err != nil {
 					t.Error(err)
 				}
 			}
 			written := false
-			faulty.SetHook(func(c storetest.Call) storetest.Fault {
+			faulty.set(func(method string) error {
 				switch {
-				case c.Method == "Apply" && when == "Apply", c.Method == "Get" && when == "Get" && written:
+				case method == "Apply" && when == "Apply", method == "Get" && when == "Get" && written:
 					change()
-				case c.Method == "Apply":
+				case method == "Apply":
 					written = true
 				}
-				return storetest.Fault{}
+				return nil
 			})
 			if when == "before" {
 				change()
@@ -78,7 +119,7 @@ func TestStepUpMarkOfAnother(t *testing.T) {
 		t.Fatalf("with a mark from before the first sign-in: %v", err)
 	}
 	// A mark from after a change that spared the session is good.
-	if err := h.RevokeOthers(t.Context(), in.Session.ID); err != nil {
+	if err := h.RevokeOthers(t.Context(), in.Session.ID, afterlogin.ReasonSignedOutAll); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := h.StepUpSince(t.Context(), up.Token, early, afterlogin.Authentication{}, home); !errors.Is(err, afterlogin.ErrStaleSignIn) {
@@ -96,7 +137,7 @@ func TestStepUpMarkOfAnother(t *testing.T) {
 
 // Where the second look fails nobody learns the new token, and it is said that the answer is not known.
 func TestStepUpMarkStoreDown(t *testing.T) {
-	faulty := storetest.NewFaulty(memstore.New(), nil)
+	faulty := newHooked()
 	h := newHouse(t, func(c *afterlogin.Config) { c.Store = faulty })
 	in := h.signIn("mia")
 	mark, err := h.Begin(t.Context(), 0, "mia")
@@ -104,19 +145,19 @@ func TestStepUpMarkStoreDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	written := false
-	faulty.SetHook(func(c storetest.Call) storetest.Fault {
-		if c.Method == "Get" && written {
-			return storetest.Fault{Before: storetest.ErrFault}
+	faulty.set(func(method string) error {
+		if method == "Get" && written {
+			return errors.New("the disk is gone")
 		}
-		if c.Method == "Apply" {
+		if method == "Apply" {
 			written = true
 		}
-		return storetest.Fault{}
+		return nil
 	})
 	got, err := h.StepUpSince(t.Context(), in.Token, mark, afterlogin.Authentication{}, home)
 	if !errors.Is(err, afterlogin.ErrUnavailable) || !got.Token.IsZero() {
 		t.Errorf("%v, a token: %t", err, !got.Token.IsZero())
 	}
-	faulty.SetHook(nil)
+	faulty.set(nil)
 	h.use(in.Token, home, afterlogin.ReasonSuperseded)
 }

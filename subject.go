@@ -83,19 +83,25 @@ func (a *Authority) openSubject(r *store.Record) (*subjectState, error) {
 
 // admit returns the stamp for a sign-in of the subject, making its record at the first one. It fails with
 // ErrStaleSignIn if the subject was signed out after the mark.
-func (a *Authority) admit(ctx context.Context, tenant uint32, subject string, m Mark) (epochs, error) {
+func (a *Authority) admit(ctx context.Context, tenant uint32, subject string, kind Kind, m Mark) (epochs, error) {
 	id := store.SubjectID(tenant, subject)
 	if !m.id.IsZero() && m.id != id {
 		return epochs{}, badRequest("mark: it is of another subject; begin with the subject that is signed in, not with the name that was typed")
 	}
 	for range attempts {
-		st, _, err := a.subject(ctx, id)
+		st, rec, err := a.subject(ctx, id)
 		if err != nil {
 			return epochs{}, err
 		}
 		if st != nil {
 			if !m.id.IsZero() && !m.holds(st) {
 				return epochs{}, ErrStaleSignIn
+			}
+			switch err := a.untracked(ctx, kind, st, rec); {
+			case err == errConflict:
+				continue
+			case err != nil:
+				return epochs{}, err
 			}
 			return st.epochs, nil
 		}

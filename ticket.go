@@ -62,7 +62,8 @@ type TicketUse struct {
 //
 // A ticket that was used before is refused with ReasonUsed, and ends nothing: a reload is no theft. One for another
 // target, or from another browser, is refused with ReasonWrongTarget and stays good.
-func (a *Authority) RedeemTicket(ctx context.Context, t Token, u TicketUse) (Issued, error) {
+func (a *Authority) RedeemTicket(ctx context.Context, t Token, u TicketUse) (_ Issued, err error) {
+	defer a.counts.noted(&err)
 	tok, err := a.parse(t, nil)
 	if err != nil {
 		return Issued{}, err

@@ -33,6 +33,13 @@ type toucher struct {
 	mu      sync.Mutex
 	pending map[store.ID]store.Touch
 	writing map[store.ID]store.Touch
+	lost    uint64
+}
+
+func (t *toucher) stats() TouchStats {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return TouchStats{Pending: len(t.pending) + len(t.writing), Lost: t.lost}
 }
 
 func newToucher(s store.Store, log *slog.Logger) *toucher {
@@ -45,6 +52,7 @@ func (t *toucher) add(id store.ID, at int64, gen uint32, now bool) {
 	old, ok := t.pending[id]
 	switch {
 	case !ok && len(t.pending) >= maxPending: // the store does not keep up: lose it
+		t.lost++
 	case !ok || gen > old.Gen: // a first sight keeps its own time
 		t.pending[id] = store.Touch{ID: id, At: at, Gen: gen}
 	case gen <= old.Gen && at > old.At && !now: // a sight that was not written yet is as of then; no grace is longer for it
@@ -134,8 +142,12 @@ func (t *toucher) flush() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, touch := range refused {
-		if _, newer := t.pending[touch.ID]; !newer && len(t.pending) < maxPending {
+		switch _, newer := t.pending[touch.ID]; {
+		case newer:
+		case len(t.pending) < maxPending:
 			t.pending[touch.ID] = touch
+		default:
+			t.lost++
 		}
 	}
 	t.writing = nil

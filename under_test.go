@@ -158,7 +158,7 @@ func TestRotationOfAKeyThatEndsMeanwhile(t *testing.T) {
 			return err
 		},
 		"signed out": func(h *house, in, k afterlogin.Issued) error {
-			return h.RevokeSubject(t.Context(), 0, "mia", afterlogin.Everything)
+			return h.RevokeSubject(t.Context(), 0, "mia", afterlogin.Everything, afterlogin.ReasonAdministrator)
 		},
 	} {
 		gate := &gated{}
@@ -516,7 +516,7 @@ func TestDataIsNoCredential(t *testing.T) {
 	// The handle of a session's data can be made from that of the session.
 	data := in.Session.ID + afterlogin.SessionID(strings.Repeat("A", 35-23))
 	for name, err := range map[string]error{
-		"Revoke": h.Revoke(t.Context(), data, "x"), "RevokeOthers": h.RevokeOthers(t.Context(), data),
+		"Revoke": h.Revoke(t.Context(), data, "x"), "RevokeOthers": h.RevokeOthers(t.Context(), data, afterlogin.ReasonSignedOutAll),
 		"Session": second(h.Session(t.Context(), data)),
 	} {
 		if err == nil || errors.Is(err, afterlogin.ErrUnavailable) {

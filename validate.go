@@ -32,6 +32,10 @@ type Expect struct {
 	// CanRenew says that the answer can carry a new token (a cookie, say), and that Renew will be called for it. Where
 	// that is so, a token that is out of date because an answer was lost is good once more.
 	CanRenew bool
+	// Watch says that the request only watches, as a page does that keeps itself up to date while nobody may be there: it is
+	// no use of the session, whose idle time goes on. Only the first sight of a new token is one, whoever it is: from then
+	// on an old copy of it is known for what it is.
+	Watch bool
 	// From is where the request came from. It decides whether a renewed token may be handed out again, and whether an
 	// API key that is bound to networks is good.
 	From Client
@@ -50,40 +54,46 @@ func (a *Authority) Validate(ctx context.Context, t Token, e Expect) (*Session, 
 	if looksLikeJWT(t) && slices.Contains(e.Kinds, KindJWT) {
 		s, err := a.validateJWT(ctx, t, e)
 		if err != nil {
-			return nil, err
+			return nil, a.counts.no(ctx, err)
 		}
-		return a.limited(s, a.now())
+		return a.limited(ctx, s, a.now())
 	}
 	tok, err := a.parse(t, e.Kinds)
 	if err != nil {
-		return nil, err
+		return nil, a.counts.no(ctx, err)
 	}
 	if !slices.Contains(e.Kinds, Kind(tok.Kind)) {
-		return nil, refuse(ReasonWrongKind)
+		return nil, a.counts.no(ctx, refuse(ReasonWrongKind))
 	}
 	now := a.now()
 	var s *Session
 	if !e.Fresh {
-		s = a.cached(&tok, &e, now)
+		if s = a.cached(&tok, &e, now); s != nil && !s.rated() {
+			return s, nil
+		}
 	}
 	if s == nil {
-		a.misses.Add(1)
+		a.counts.misses.Add(1)
 		if s, err = a.ask(ctx, tok, now, e); err != nil {
-			return nil, err
+			return nil, a.counts.noAfter(ctx, a.now().Sub(now), err)
 		}
 	}
-	return a.limited(s, now)
+	return a.limited(ctx, s, now)
 }
 
-// limited counts the request, if there is a rate.
-func (a *Authority) limited(s *Session, now time.Time) (*Session, error) {
-	if s.Limits != nil && s.Limits.Rate > 0 {
+// limited counts the request against the rate, if there is one, and as a validation that is good.
+func (a *Authority) limited(ctx context.Context, s *Session, now time.Time) (*Session, error) {
+	if s.rated() {
 		if err := a.limits.take(s, now); err != nil {
-			return nil, err
+			return nil, a.counts.no(ctx, err)
 		}
 	}
+	a.counts.valid.Add(1)
 	return s, nil
 }
+
+// rated reports whether it may be used only so often.
+func (s *Session) rated() bool { return s.Limits != nil && s.Limits.Rate > 0 }
 
 // ask validates on a read of the store. It takes copies, so that nothing of the path through the cache escapes to the
 // heap for its sake.
@@ -139,7 +149,8 @@ func (a *Authority) parse(t Token, accepted []Kind) (p presented, err error) {
 	return p, nil
 }
 
-// cached returns the session if the cache can say yes, and nil if it cannot.
+// cached returns the session if the cache can say yes, and nil if it cannot. A yes is counted as valid here, unless a rate may
+// still refuse it: what was once counted is never taken back.
 func (a *Authority) cached(tok *presented, e *Expect, now time.Time) *Session {
 	c, leased := a.held(tok.ID, now)
 	if c == nil || c.generation != tok.Generation {
@@ -161,7 +172,17 @@ func (a *Authority) cached(tok *presented, e *Expect, now time.Time) *Session {
 	if e.mismatch(s) != "" || e.lacks(s, now) != "" {
 		return nil
 	}
-	shard.hits.Add(1)
+	if s.rated() {
+		shard.partial.Add(1)
+	} else {
+		shard.hits.Add(1)
+	}
+	if e.Watch && c.seen.Load() {
+		return c.snapshot(s, seen, c.renewalAt != 0 && ms >= c.renewalAt)
+	}
+	if r := a.rehearsal; r != nil {
+		r.look(s, ms, seen, c.touch, &c.quiet)
+	}
 	a.use(c, ms, seen)
 	return c.snapshot(s, max(ms, seen), c.renewalAt != 0 && ms >= c.renewalAt)
 }
@@ -264,12 +285,14 @@ func (a *Authority) decide(ctx context.Context, x *exam, e *Expect) (*Session, v
 	v := a.judge(x, x.clientHash(e.From))
 	switch v {
 	case current:
-		if x.state.used == 0 {
+		if x.state.used == 0 && (!e.Watch || x.rec.SeenGen < x.state.generation) {
 			a.sawCurrent(x, s)
 		}
 		s.renewal = due(x.policy, s.Renewed, x.now)
 	case graced:
+		a.counts.grace.Add(1)
 	case handOut:
+		a.counts.grace.Add(1)
 		s.renewal = e.CanRenew
 	case lostAnswer:
 		if !e.CanRenew {
@@ -284,6 +307,9 @@ func (a *Authority) decide(ctx context.Context, x *exam, e *Expect) (*Session, v
 	}
 	if why := e.lacks(s, x.now); why != "" {
 		return nil, v, x.refusal(why, "", time.Time{})
+	}
+	if r := a.rehearsal; r != nil && !e.Watch {
+		r.decided(a, x, s, v, e)
 	}
 	return s, v, nil
 }

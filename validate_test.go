@@ -47,6 +47,97 @@ func TestIdleAndAbsolute(t *testing.T) {
 	}
 }
 
+// To watch is no use, whether it is answered from the cache or from the store.
+func TestWatchingIsNoUse(t *testing.T) {
+	for _, cached := range []bool{true, false} {
+		h := newHouse(t, func(c *afterlogin.Config) {
+			if !cached {
+				c.CacheSize = -1
+			}
+		})
+		tok := h.signIn("mia").Token
+		h.use(tok, home, "")
+		e := sessionFrom(home)
+		e.Watch = true
+		var idle time.Time
+		for range 3 {
+			h.clock.pass(19 * time.Minute)
+			s, err := h.Validate(t.Context(), tok, e)
+			if err != nil {
+				t.Fatalf("cached %t: %v", cached, err)
+			}
+			if idle.IsZero() {
+				idle = s.Idle
+			}
+			if !s.Idle.Equal(idle) {
+				t.Errorf("cached %t: it ends at %v by now, and not at %v", cached, s.Idle, idle)
+			}
+		}
+		h.clock.pass(3 * time.Minute)
+		if _, err := h.Validate(t.Context(), tok, e); afterlogin.ReasonOf(err) != afterlogin.ReasonIdle {
+			t.Errorf("cached %t: watched for an hour and not idle: %v", cached, err)
+		}
+		h.use(tok, home, afterlogin.ReasonIdle)
+	}
+}
+
+// Whoever only watches after a renewal has the new token all the same: an old copy is a theft.
+func TestWatchingBetraysACopy(t *testing.T) {
+	for _, cached := range []bool{true, false} {
+		h := newHouse(t, func(c *afterlogin.Config) {
+			if !cached {
+				c.CacheSize = -1
+			}
+		})
+		old := h.signIn("mia").Token
+		h.use(old, home, "")
+		h.clock.pass(16 * time.Minute)
+		tok := h.renew(old, home)
+		e := sessionFrom(home)
+		e.Watch = true
+		var idle time.Time
+		for range 3 {
+			h.clock.pass(time.Minute)
+			s, err := h.Validate(t.Context(), tok, e)
+			if err != nil {
+				t.Fatalf("cached %t: %v", cached, err)
+			}
+			if idle.IsZero() {
+				idle = s.Idle
+			}
+			if !s.Idle.Equal(idle) {
+				t.Errorf("cached %t: it ends at %v by now, and not at %v", cached, s.Idle, idle)
+			}
+		}
+		h.use(old, train, afterlogin.ReasonReused)
+	}
+}
+
+// So it is while the cache answers.
+func TestWatchingFromTheCache(t *testing.T) {
+	h := newHouse(t, func(c *afterlogin.Config) {
+		c.Policies = afterlogin.DefaultPolicies()
+		c.Policies[afterlogin.PolicyBrowser] = afterlogin.Policy{Idle: 20 * time.Second, Absolute: time.Hour}
+	})
+	tok := h.signIn("mia").Token
+	idle := h.use(tok, home, "").Idle
+	e := sessionFrom(home)
+	e.Watch = true
+	h.clock.pass(1500 * time.Millisecond)
+	h.use(h.signIn("tom").Token, home, "") // asks the store, and so extends the lease
+	hits := h.Stats().Hits
+	s, err := h.Validate(t.Context(), tok, e)
+	if err != nil || !s.Idle.Equal(idle) {
+		t.Fatalf("it ends at %v by now, and not at %v: %v", s.Idle, idle, err)
+	}
+	if h.Stats().Hits == hits {
+		t.Fatal("the cache has not answered")
+	}
+	if s = h.use(tok, home, ""); !s.Idle.After(idle) {
+		t.Error("a use is none")
+	}
+}
+
 func TestRemember(t *testing.T) {
 	h := newHouse(t)
 	in, err := h.Issue(t.Context(), afterlogin.IssueRequest{Subject: "mia", Policy: afterlogin.PolicyRemember})
@@ -201,7 +292,7 @@ func TestStoreTroubleIsUnavailable(t *testing.T) {
 	if err := q.Revoke(t.Context(), in.Session.ID, afterlogin.ReasonSignedOut); !errors.Is(err, afterlogin.ErrUnavailable) {
 		t.Errorf("Revoke = %v", err)
 	}
-	if err := q.RevokeSubject(t.Context(), 0, "mia", afterlogin.Sessions); !errors.Is(err, afterlogin.ErrUnavailable) {
+	if err := q.RevokeSubject(t.Context(), 0, "mia", afterlogin.Sessions, afterlogin.ReasonAdministrator); !errors.Is(err, afterlogin.ErrUnavailable) {
 		t.Errorf("RevokeSubject = %v", err)
 	}
 	if err := q.Ping(t.Context()); !errors.Is(err, afterlogin.ErrUnavailable) {

@@ -297,7 +297,7 @@ func (b *backend) setEverywhere() (ours, reference func() (float64, error), done
 	}
 	ours = func() (float64, error) {
 		start := time.Now()
-		err := as[0].RevokeSubject(context.Background(), 0, "mia", afterlogin.Everything)
+		err := as[0].RevokeSubject(context.Background(), 0, "mia", afterlogin.Everything, afterlogin.ReasonAdministrator)
 		return float64(time.Since(start).Microseconds()) / 1000, err
 	}
 	return ours, nil, done, nil

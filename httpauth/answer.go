@@ -78,7 +78,7 @@ func Status(err error) int {
 		return http.StatusServiceUnavailable
 	case errors.As(err, &large):
 		return http.StatusRequestEntityTooLarge
-	case errors.Is(err, afterlogin.ErrStaleSignIn), errors.Is(err, afterlogin.ErrDataConflict):
+	case errors.Is(err, afterlogin.ErrStaleSignIn), errors.Is(err, afterlogin.ErrDataConflict), errors.Is(err, afterlogin.ErrSessionLimit):
 		return http.StatusConflict
 	case errors.Is(err, afterlogin.ErrNoSession):
 		return http.StatusNotFound
@@ -156,6 +156,9 @@ func describe(err error) problem {
 	case errors.Is(err, afterlogin.ErrStaleSignIn):
 		p.Reason = string(afterlogin.ReasonStaleSignIn)
 		p.Detail = "You were signed out everywhere while you were signing in. Sign in again."
+	case errors.Is(err, afterlogin.ErrSessionLimit):
+		p.Reason = string(afterlogin.ReasonLimit)
+		p.Detail = "You are signed in on as many devices as you may be at once. Sign out on one of them, and sign in again."
 	case errors.Is(err, afterlogin.ErrDataConflict):
 		p.Reason, p.Detail = "data_conflict", "Somebody else has changed this meanwhile. Reload the page and try again."
 	case errors.Is(err, afterlogin.ErrNoSession), errors.Is(err, afterlogin.ErrBadSessionID):
@@ -219,6 +222,8 @@ func forPrograms(refusal *afterlogin.Refusal) string {
 		return "the session is over: it has reached its greatest age"
 	case afterlogin.ReasonIdle:
 		return "the session is over: it was not used for too long"
+	case afterlogin.ReasonFrozen:
+		return "the session is on hold"
 	case afterlogin.ReasonReused:
 		return "the token is out of date and was used again"
 	case afterlogin.ReasonRenew:

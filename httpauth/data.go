@@ -29,6 +29,7 @@ func (x *Auth) Data(r *http.Request) (*afterlogin.Data, error) {
 //
 // A request with a bearer token gets no anonymous session: if its token was refused, so is this. Neither does one whose
 // cookie a sign-in or a step-up replaced a moment ago: the browser has a better one by now, which must not be pushed out.
+// Nor one whose session is on hold: it may be good again later.
 func (x *Auth) UpdateData(w http.ResponseWriter, r *http.Request, change func(*afterlogin.Data) error) error {
 	v := x.visitOf(r.Context())
 	if v == nil {
@@ -43,7 +44,7 @@ func (x *Auth) UpdateData(w http.ResponseWriter, r *http.Request, change func(*a
 	}
 	_, refusal := v.result()
 	_, transport := v.credential()
-	if refusal != nil && (transport != cookie || refusal.Recent || refusal.Reason == afterlogin.ReasonRenew) {
+	if refusal != nil && (transport != cookie || refusal.Recent || refusal.Reason == afterlogin.ReasonRenew || refusal.Reason == afterlogin.ReasonFrozen) {
 		return refusal
 	}
 	d := afterlogin.NewData()

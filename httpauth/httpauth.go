@@ -86,6 +86,9 @@ type Options struct {
 	// ClientAddr tells where a request came from. The default is the connection's address: no header is believed, since
 	// anybody can send one. Behind a proxy of your own, return the address that it vouches for.
 	ClientAddr func(*http.Request) netip.Addr
+	// Watches reports whether a request only watches, such as that of a stream that a page follows by itself: it is no use
+	// of the session, whose idle time goes on, and its answer carries no renewed cookie. Nil: none does.
+	Watches func(*http.Request) bool
 	// Refuse writes the answer to a request that is not let through: the status, which Status(err) tells, and a body.
 	// The headers that belong to the answer (WWW-Authenticate, Retry-After, Cache-Control, Referrer-Policy) are set.
 	// The default is Answer.

@@ -23,6 +23,23 @@ import (
 	"github.com/afterlogin/afterlogin/store/memstore"
 )
 
+// A request that only watches keeps no session alive, and renews none.
+func TestWatching(t *testing.T) {
+	s := open(t, httpauth.Options{Watches: func(r *http.Request) bool { return r.URL.Query().Get("live") == "1" }}, nil)
+	c := s.signedIn("mia")
+	s.want(s.do(c, "GET", "/account", ""), 200, "mia")
+	for range 3 {
+		s.pass(19 * time.Minute)
+		if got := s.do(c, "GET", "/account?live=1", ""); got.StatusCode != 200 || len(got.cookies()) != 0 {
+			t.Fatalf("watching: %d, sets %v", got.StatusCode, got.cookies())
+		}
+	}
+	s.pass(4 * time.Minute)
+	if got := s.do(c, "GET", "/account", ""); got.StatusCode != 401 {
+		t.Errorf("after an hour of watching: %d", got.StatusCode)
+	}
+}
+
 // However the headers come to be written, the renewed cookie is among them, and only there.
 func TestRenewalIsWrittenWithTheHeaders(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "page")

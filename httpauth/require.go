@@ -192,7 +192,7 @@ func (x *Auth) examine(v *visit, r *http.Request, n *need) error {
 		}
 	}
 	v.from = x.client(r)
-	v.mayRenew = mayRenew(r)
+	v.mayRenew = mayRenew(r) && !x.watches(r)
 	if err := x.extract(v, r, n); err != nil {
 		return err
 	}
@@ -283,7 +283,7 @@ func (x *Auth) validate(v *visit, r *http.Request, n *need) (*afterlogin.Session
 	token, transport := v.credential()
 	e := afterlogin.Expect{
 		Kinds: n.bearers, Tenant: x.options.Tenant, Audience: x.options.Audience, Scopes: n.scopes, MaxAge: n.maxAge,
-		CanRenew: transport == cookie && v.mayRenew, From: v.from,
+		CanRenew: transport == cookie && v.mayRenew, Watch: x.watches(r), From: v.from,
 	}
 	switch transport {
 	case cookie:
@@ -304,6 +304,8 @@ func (x *Auth) validate(v *visit, r *http.Request, n *need) (*afterlogin.Session
 	}
 	return x.authority.Validate(r.Context(), token, e)
 }
+
+func (x *Auth) watches(r *http.Request) bool { return x.options.Watches != nil && x.options.Watches(r) }
 
 // mayRenew reports whether the answer to the request may carry a new cookie. Browsers throw away what they fetched in
 // advance, and caches put parts of answers together.

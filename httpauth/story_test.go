@@ -148,7 +148,7 @@ func TestStaleSignIn(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		if err := s.a.RevokeSubject(r.Context(), 0, "mia", afterlogin.Sessions); err != nil {
+		if err := s.a.RevokeSubject(r.Context(), 0, "mia", afterlogin.Sessions, afterlogin.ReasonAdministrator); err != nil {
 			t.Error(err)
 		}
 		if _, err := s.auth.SignIn(w, r, httpauth.SignIn{Subject: "mia", Mark: mark}); err != nil {
@@ -317,7 +317,7 @@ func TestStepUpWithAStaleMark(t *testing.T) {
 		}
 		if r.FormValue("change") == "on" {
 			in, _ := httpauth.Session(r.Context())
-			if err := s.a.RevokeOthers(r.Context(), in.ID); err != nil {
+			if err := s.a.RevokeOthers(r.Context(), in.ID, afterlogin.ReasonSignedOutAll); err != nil {
 				t.Error(err)
 			}
 		}
@@ -336,4 +336,22 @@ func TestStepUpWithAStaleMark(t *testing.T) {
 	if s.held(c) == old {
 		t.Error("the cookie did not change")
 	}
+}
+
+// A browser whose session is on hold keeps its cookie, also where a cart would make an anonymous session.
+func TestOnHold(t *testing.T) {
+	s := open(t, httpauth.Options{}, nil)
+	c := s.signedIn("mia")
+	held := s.held(c)
+	in, _ := s.check(held)
+	if err := s.a.Freeze(t.Context(), in.ID, "incident 7"); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.do(c, "POST", "/cart", "item=tea"); got.StatusCode != 401 || len(got.cookies()) != 0 {
+		t.Errorf("a cart while on hold: %d, cookies %v; want 401, and none", got.StatusCode, got.cookies())
+	}
+	if err := s.a.Thaw(t.Context(), in.ID, ""); err != nil {
+		t.Fatal(err)
+	}
+	s.want(s.do(c, "GET", "/account", ""), 200, "mia")
 }

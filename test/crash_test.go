@@ -194,7 +194,7 @@ func (p *person) act(a *afterlogin.Authority, rng *rand.Rand) error {
 		return err
 	default:
 		p.begin("signed_out_all")
-		err := a.RevokeSubject(ctx, 0, p.subject, afterlogin.Sessions)
+		err := a.RevokeSubject(ctx, 0, p.subject, afterlogin.Sessions, afterlogin.ReasonAdministrator)
 		if err == nil {
 			p.answered(afterlogin.Token{}, "", "signed_out_all")
 		}

@@ -79,7 +79,7 @@ func TestRevocationAcrossAuthorities(t *testing.T) {
 			if i%2 == 0 {
 				err = one.Revoke(ctx, in.Session.ID, afterlogin.ReasonAdministrator)
 			} else {
-				err = one.RevokeSubject(ctx, 0, subject, afterlogin.Sessions)
+				err = one.RevokeSubject(ctx, 0, subject, afterlogin.Sessions, afterlogin.ReasonAdministrator)
 			}
 			if err != nil {
 				t.Fatal(err)

@@ -173,8 +173,11 @@ func (l *List) Add(e Event) {
 	default:
 		_, what, _ := strings.Cut(e.Type, ".")
 		switch what {
-		case "revoked", "reuse_detected", "superseded":
+		case "revoked", "reuse_detected", "superseded", "frozen":
 			l.end(e.Session, now)
+		case "thawed": // nothing that has ended otherwise is ever thawed
+			delete(l.young.ids, bare(e.Session))
+			delete(l.old.ids, bare(e.Session))
 		}
 	}
 }

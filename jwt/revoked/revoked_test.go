@@ -171,7 +171,7 @@ func TestRevokeSubject(t *testing.T) {
 		key := w.issue(afterlogin.IssueRequest{Subject: "mia", Kind: afterlogin.KindAPIKey})
 		tokens := []string{w.token(a.Session), w.token(b.Session)}
 		toms, keys := w.token(tom.Session), w.token(key.Session)
-		w.must(w.a.RevokeSubject(w.Context(), 0, "mia", afterlogin.Sessions))
+		w.must(w.a.RevokeSubject(w.Context(), 0, "mia", afterlogin.Sessions, afterlogin.ReasonAdministrator))
 		for _, token := range tokens {
 			w.want(token, revoked.ErrRevoked)
 		}
@@ -180,7 +180,7 @@ func TestRevokeSubject(t *testing.T) {
 		// Who signs in again at once, in the same second, is let in at once.
 		again := w.token(w.signIn("mia").Session)
 		w.want(again, nil)
-		w.must(w.a.RevokeSubject(w.Context(), 0, "mia", afterlogin.Everything))
+		w.must(w.a.RevokeSubject(w.Context(), 0, "mia", afterlogin.Everything, afterlogin.ReasonAdministrator))
 		w.want(again, revoked.ErrRevoked)
 		w.want(keys, revoked.ErrRevoked)
 		w.want(toms, nil)
@@ -199,20 +199,20 @@ func TestKeysBetweenSignOuts(t *testing.T) {
 			return w.token(w.issue(afterlogin.IssueRequest{Subject: "mia", Kind: afterlogin.KindAPIKey}).Session)
 		}
 		old := newKey()
-		w.must(w.a.RevokeSubject(w.Context(), 0, "mia", afterlogin.Everything))
+		w.must(w.a.RevokeSubject(w.Context(), 0, "mia", afterlogin.Everything, afterlogin.ReasonAdministrator))
 		key := newKey()
 		session := w.token(w.signIn("mia").Session)
 		w.want(key, nil)
 		time.Sleep(time.Second)
-		w.must(w.a.RevokeSubject(w.Context(), 0, "mia", afterlogin.Sessions))
+		w.must(w.a.RevokeSubject(w.Context(), 0, "mia", afterlogin.Sessions, afterlogin.ReasonAdministrator))
 		w.want(key, nil)
 		w.want(session, revoked.ErrRevoked)
 		w.want(old, revoked.ErrRevoked)
 		here := w.signIn("mia")
-		w.must(w.a.RevokeOthers(w.Context(), here.Session.ID))
+		w.must(w.a.RevokeOthers(w.Context(), here.Session.ID, afterlogin.ReasonSignedOutAll))
 		w.want(key, nil)
 		w.want(w.token(here.Session), nil)
-		w.must(w.a.RevokeSubject(w.Context(), 0, "mia", afterlogin.Everything))
+		w.must(w.a.RevokeSubject(w.Context(), 0, "mia", afterlogin.Everything, afterlogin.ReasonAdministrator))
 		w.want(key, revoked.ErrRevoked)
 		w.want(newKey(), nil)
 	})
@@ -222,13 +222,13 @@ func TestRevokeOthers(t *testing.T) {
 	inWorld(t, revoked.Options{}, func(w *world) {
 		here, there := w.signIn("mia"), w.signIn("mia")
 		mine, other := w.token(here.Session), w.token(there.Session)
-		w.must(w.a.RevokeOthers(w.Context(), here.Session.ID))
+		w.must(w.a.RevokeOthers(w.Context(), here.Session.ID, afterlogin.ReasonSignedOutAll))
 		w.want(mine, nil)
 		w.want(other, revoked.ErrRevoked)
 		w.want(w.token(here.Session), nil)
 		time.Sleep(2 * time.Minute)
 		w.want(w.token(w.signIn("mia").Session), nil)
-		w.must(w.a.RevokeOthers(w.Context(), w.signIn("mia").Session.ID)) // of another: the first is not spared any more
+		w.must(w.a.RevokeOthers(w.Context(), w.signIn("mia").Session.ID, afterlogin.ReasonSignedOutAll)) // of another: the first is not spared any more
 		w.want(mine, revoked.ErrRevoked)
 	})
 }
@@ -258,7 +258,7 @@ func TestGrantsAndClients(t *testing.T) {
 		c, err := w.a.AddClient(w.Context(), 0, "app", []byte(`{}`))
 		w.must(err)
 		own := w.token(c.Session)
-		w.must(w.a.RevokeSubject(w.Context(), 0, "app", afterlogin.Everything)) // a subject of the same name
+		w.must(w.a.RevokeSubject(w.Context(), 0, "app", afterlogin.Everything, afterlogin.ReasonAdministrator)) // a subject of the same name
 		w.want(own, nil)
 		w.must(w.a.RemoveClient(w.Context(), 0, "app"))
 		w.want(own, revoked.ErrRevoked)

@@ -67,7 +67,7 @@ func configuration(s store.Store, keys *keyring.Ring, change ...func(*afterlogin
 func TestMemory(t *testing.T) {
 	s, keys := memstore.New(), keyring.New()
 	w := newWorld(t, newSeed(), rules{grace: grace}, local{open(t, s, keys)}, local{open(t, s, keys)}, local{open(t, s, keys)})
-	n := 60_000
+	n := 30_000
 	if long {
 		n = fullAmount
 	}

@@ -119,9 +119,9 @@ func serve(ctx context.Context, a *afterlogin.Authority, r request) answer {
 	case revoke:
 		return answerOf(a.Revoke(ctx, r.Session, afterlogin.ReasonSignedOut))
 	case everywhere:
-		return answerOf(a.RevokeSubject(ctx, 0, r.Subject, afterlogin.Sessions))
+		return answerOf(a.RevokeSubject(ctx, 0, r.Subject, afterlogin.Sessions, afterlogin.ReasonAdministrator))
 	case others:
-		return answerOf(a.RevokeOthers(ctx, r.Session))
+		return answerOf(a.RevokeOthers(ctx, r.Session, afterlogin.ReasonSignedOutAll))
 	}
 	return answer{Outcome: broken, Err: fmt.Sprint("no such verb: ", r.Verb)}
 }

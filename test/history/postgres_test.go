@@ -34,7 +34,7 @@ func startPostgres(t testing.TB) *servers.Postgres {
 }
 
 func TestPostgres(t *testing.T) {
-	inHealth(t, startPostgres(t).URL, 25_000)
+	inHealth(t, startPostgres(t).URL, 15_000)
 }
 
 // restart is how long answers may be missing when PostgreSQL has crashed and starts again.

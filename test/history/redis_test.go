@@ -143,11 +143,11 @@ func inHealth(t *testing.T, url string, short int) {
 }
 
 func TestRedis(t *testing.T) {
-	inHealth(t, "redis://"+startRedis(t, "appendonly yes").Addr, 60_000)
+	inHealth(t, "redis://"+startRedis(t, "appendonly yes").Addr, 30_000)
 }
 
 func TestCluster(t *testing.T) {
-	inHealth(t, startCluster(t).url(), 60_000)
+	inHealth(t, startCluster(t).url(), 30_000)
 }
 
 // Masters are killed, hung and taken over, and a node is stopped, while clients go on.

@@ -211,7 +211,7 @@ func sharedWorld(t testing.TB, b bugs, pace time.Duration) (*world, []*attached)
 // Three authorities, each on a store of its own that hears of the others' changes late, or not at all for a while.
 func TestSharedMemory(t *testing.T) {
 	w, stores := sharedWorld(t, bugs{}, 40*time.Millisecond)
-	n := 80_000
+	n := 40_000
 	if long {
 		n = fullAmount
 	}

@@ -84,7 +84,7 @@ func (a *API) revokeSubject(ctx context.Context, in *subjectRevokeInput) (*struc
 		}
 	}
 	if in.Except == "" {
-		return in.done(ctx, a, a.authority.RevokeSubject(ctx, 0, in.Subject, scope))
+		return in.done(ctx, a, a.authority.RevokeSubject(ctx, 0, in.Subject, scope, afterlogin.ReasonSignedOutAll))
 	}
 	if scope == afterlogin.Everything {
 		return nil, invalid("query.except", "everything spares nothing: leave scope or except away")
@@ -98,5 +98,5 @@ func (a *API) revokeSubject(ctx context.Context, in *subjectRevokeInput) (*struc
 	case s.Subject != in.Subject || s.Kind != afterlogin.KindSession:
 		return nil, invalid("query.except", "is not a session of this subject")
 	}
-	return in.done(ctx, a, a.authority.RevokeOthers(ctx, s.ID))
+	return in.done(ctx, a, a.authority.RevokeOthers(ctx, s.ID, afterlogin.ReasonSignedOutAll))
 }

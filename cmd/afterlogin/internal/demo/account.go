@@ -240,7 +240,7 @@ func (s *shop) own(ctx context.Context, here *afterlogin.Session, id afterlogin.
 // signOutOthers ends every session of the person but this one.
 func (s *shop) signOutOthers(w http.ResponseWriter, r *http.Request) error {
 	here, _ := httpauth.Session(r.Context())
-	if err := s.authority.RevokeOthers(r.Context(), here.ID); err != nil {
+	if err := s.authority.RevokeOthers(r.Context(), here.ID, afterlogin.ReasonSignedOutAll); err != nil {
 		return err
 	}
 	return see(w, r, "/account/sessions?others")

@@ -30,7 +30,7 @@ type partnerKey struct {
 
 // makeKey makes the partner's key. One from the last time (--data) is ended: nobody holds it any more.
 func (d *Demo) makeKey(ctx context.Context) error {
-	if err := d.authority.RevokeSubject(ctx, 0, partnerSubject, afterlogin.Everything); err != nil {
+	if err := d.authority.RevokeSubject(ctx, 0, partnerSubject, afterlogin.Everything, afterlogin.ReasonAdministrator); err != nil {
 		return err
 	}
 	mark, err := d.authority.Begin(ctx, 0, partnerSubject)

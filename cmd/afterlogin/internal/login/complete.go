@@ -89,6 +89,8 @@ func (l *Login) Fail(w http.ResponseWriter, r *http.Request, site *Site, err err
 		l.message(w, r, site, http.StatusConflict, "This is another account", "You confirmed who you are with another account than the one you are signed in with. Go back and use the same one, or sign out first.")
 	case errors.Is(err, afterlogin.ErrStaleSignIn):
 		l.message(w, r, site, http.StatusConflict, "Sign in again", staleText)
+	case errors.Is(err, afterlogin.ErrSessionLimit):
+		l.message(w, r, site, http.StatusConflict, "You are signed in elsewhere", httpauth.Message(err))
 	case errors.Is(err, afterlogin.ErrInvalidToken):
 		l.message(w, r, site, http.StatusConflict, "Sign in again", "Your sign-in ended while you confirmed who you are.")
 	default:

@@ -79,11 +79,17 @@ func open(t testing.TB, change func(*Options)) *fixture {
 // openAt is open with hosts of another domain.
 func openAt(t testing.TB, domain string, change func(*Options)) *fixture {
 	t.Helper()
+	return openLimited(t, domain, nil, change)
+}
+
+// openLimited is openAt with limits on how many sessions somebody may have.
+func openLimited(t testing.TB, domain string, limits map[afterlogin.Kind]afterlogin.SessionLimit, change func(*Options)) *fixture {
+	t.Helper()
 	f := &fixture{t: t, at: time.Now(), from: netip.MustParseAddr("192.0.2.1"), store: storetest.NewFaulty(memstore.New(), nil)}
 	log := slog.New(slog.NewTextHandler(f, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	ring := keyring.New()
 	var err error
-	if f.a, err = afterlogin.New(afterlogin.Config{Store: f.store, Keys: ring, Now: f.clock, CacheSize: -1}); err != nil {
+	if f.a, err = afterlogin.New(afterlogin.Config{Store: f.store, Keys: ring, Now: f.clock, CacheSize: -1, Limits: limits}); err != nil {
 		t.Fatal(err)
 	}
 	f.users, err = users.New(users.Options{Authority: f.a, Keys: ring, Now: f.clock, Logger: log, Params: users.Params{Memory: 64, Time: 1, Threads: 1}})
@@ -181,7 +187,7 @@ func (f *fixture) upstream(w http.ResponseWriter, r *http.Request, site *Site) {
 		if err != nil {
 			f.t.Error(err)
 		}
-		if err := f.a.RevokeSubject(r.Context(), 0, id.Subject, afterlogin.Sessions); err != nil {
+		if err := f.a.RevokeSubject(r.Context(), 0, id.Subject, afterlogin.Sessions, afterlogin.ReasonAdministrator); err != nil {
 			f.t.Error(err)
 		}
 		id.Mark = mark

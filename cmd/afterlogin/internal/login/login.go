@@ -72,6 +72,9 @@ type Options struct {
 	PasswordACR string
 	// NoRemember takes the question away whether to stay signed in after the browser was closed.
 	NoRemember bool
+	// Account says that there is a page below a site's Base, account/sessions, where people see where they are signed in:
+	// who is signed in is shown the way.
+	Account bool
 	// SignedOut returns where to send the browser of somebody who has just signed out of the session, such as their
 	// provider's own sign-out, or "" for to, which is an address that is safe to go to. Nil is to, always.
 	SignedOut func(r *http.Request, site *Site, s *afterlogin.Session, to string) string
@@ -130,6 +133,7 @@ const (
 	passwordPath = "/password"
 	handOverPath = "/handover"
 	arrivePath   = "/arrive"
+	accountPath  = "/account/sessions" // another package's
 )
 
 // Paths returns the paths below a site's Base that ServeHTTP answers.

@@ -334,7 +334,7 @@ func TestStepUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	a = b.do("POST", "/.afterlogin/login", page.fill("password", good))
-	a.wants(t, "a disabled user", 409, "You were signed out on all devices.", `name="name"`)
+	a.wants(t, "a disabled user", 409, "This sign-in was ended by an administrator.", `name="name"`)
 	if b.session() != nil {
 		t.Error("a disabled user is signed in")
 	}
@@ -400,12 +400,74 @@ func TestWhyItEnded(t *testing.T) {
 	if _, err := f.users.SetPassword(t.Context(), "mia", other); err != nil {
 		t.Fatal(err)
 	}
-	b.get("/.afterlogin/login").wants(t, "signed out everywhere", 200, "You were signed out on all devices.", `role="status"`)
+	b.get("/.afterlogin/login").wants(t, "a new password by an administrator", 200, "This sign-in was ended by an administrator.", `role="status"`)
+	for _, tt := range []struct {
+		why  afterlogin.Reason
+		want string
+	}{
+		{afterlogin.ReasonSignedOutAll, "You were signed out on all devices."},
+		{afterlogin.ReasonReported, "one of your sign-ins was reported as not yours"},
+	} {
+		b := f.browser(f.app)
+		b.signIn("tom", good, "")
+		if err := f.a.RevokeSubject(t.Context(), 0, "tom", afterlogin.Sessions, tt.why); err != nil {
+			t.Fatal(err)
+		}
+		b.get("/.afterlogin/login").wants(t, string(tt.why), 200, tt.want, `role="status"`)
+	}
+	// The person changes it in one browser, and the other one says so.
+	old, changer := f.browser(f.app), f.browser(f.app)
+	old.signIn("mia", other, "")
+	changer.signIn("mia", other, "")
+	page := changer.get("/.afterlogin/password")
+	changer.do("POST", "/.afterlogin/password", page.fill("password", other, "new", good, "repeat", good)).wants(t, "the change", 200, "Your password is changed")
+	old.get("/.afterlogin/login").wants(t, "after a new password", 200, "You were signed out because your password was changed on another device.", `role="status"`)
+	if changer.session() == nil {
+		t.Error("who changed the password is signed out")
+	}
+	// Frozen.
+	frozen := f.browser(f.app)
+	frozen.signIn("tom", good, "")
+	if err := f.a.Freeze(t.Context(), frozen.session().ID, "incident 7"); err != nil {
+		t.Fatal(err)
+	}
+	frozen.get("/.afterlogin/login").wants(t, "on hold", 200, "This sign-in is on hold.", `role="status"`)
+	// Nobody is told anything about a token that is not ours, or whose session never was.
+	for name, token := range map[string]string{
+		"junk": "als_junk", "of another installation": "als_" + strings.Repeat("A", 84), "altered": old.token()[:60] + "AAAA" + old.token()[64:],
+	} {
+		a := f.browser(f.app).do("GET", "/.afterlogin/login", nil, "Cookie: "+httpauth.CookieName+"="+token)
+		if a.status != 200 || strings.Contains(a.body, `role="status"`) || strings.Contains(a.body, "signed out") {
+			t.Errorf("%s: %d %s", name, a.status, a.body)
+		}
+	}
 	if b.token() == "" {
 		t.Error("a refusal clears the cookie")
 	}
-	if a := b.signIn("mia", other, "/x"); a.to != "/x" || b.session() == nil {
+	if a := b.signIn("mia", good, "/x"); a.to != "/x" || b.session() == nil {
 		t.Errorf("after it: %d", a.status)
+	}
+}
+
+// Who is signed in on as many devices as may be is told so, there or on the device that gave way.
+func TestSessionLimit(t *testing.T) {
+	for _, at := range []afterlogin.AtLimit{afterlogin.DenyNew, afterlogin.EndOldest} {
+		f := openLimited(t, "example.com", map[afterlogin.Kind]afterlogin.SessionLimit{afterlogin.KindSession: {Max: 1, AtLimit: at}}, nil)
+		first, second := f.browser(f.app), f.browser(f.app)
+		first.signIn("mia", good, "/x")
+		f.pass(time.Second)
+		a := second.signIn("mia", good, "/x")
+		if at == afterlogin.DenyNew {
+			a.wants(t, "one too many", 409, "You are signed in elsewhere", "Sign out on one of them")
+			if second.token() != "" || first.session() == nil {
+				t.Error("it was not refused, or the first one ended")
+			}
+			continue
+		}
+		if a.to != "/x" || second.session() == nil {
+			t.Errorf("%d to %s: %s", a.status, a.to, a.body)
+		}
+		first.get("/.afterlogin/login").wants(t, "the one that gave way", 200, "You were signed out here to make room", `role="status"`)
 	}
 }
 

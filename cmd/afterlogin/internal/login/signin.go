@@ -64,6 +64,9 @@ func (l *Login) signInPage(r *http.Request, site *Site, a asked, to target) (pag
 		if l.o.Users != nil && users.CheckName(s.Subject) == nil && slices.Contains(s.Auth.Methods, "pwd") {
 			p.Providers = []button{{"Change password", site.Base + passwordPath}}
 		}
+		if l.o.Account {
+			p.Providers = append(p.Providers, button{"Where you are signed in", site.Base + accountPath})
+		}
 	}
 	return p, http.StatusOK
 }

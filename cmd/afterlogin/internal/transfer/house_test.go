@@ -156,7 +156,7 @@ func (h *house) furnish() credentials {
 		t.Fatal(err)
 	}
 	c.everywhere = h.signIn("tom")
-	if err := h.RevokeSubject(ctx, 0, "tom", afterlogin.Sessions); err != nil {
+	if err := h.RevokeSubject(ctx, 0, "tom", afterlogin.Sessions, afterlogin.ReasonAdministrator); err != nil {
 		t.Fatal(err)
 	}
 	if fresh, err := h.FirstUse(ctx, "assertion", "1", h.clock.now().Add(time.Hour)); !fresh || err != nil {

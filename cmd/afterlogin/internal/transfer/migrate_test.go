@@ -64,7 +64,7 @@ func TestTokensStayValid(t *testing.T) {
 			h.clock.pass(time.Hour)
 			h.want("the token before it", c.session.Token, afterlogin.ReasonReused)
 			h.want("a sign-in", h.signIn("tom").Token, "")
-			if err := h.RevokeSubject(t.Context(), 0, "mia", afterlogin.Everything); err != nil {
+			if err := h.RevokeSubject(t.Context(), 0, "mia", afterlogin.Everything, afterlogin.ReasonAdministrator); err != nil {
 				t.Fatal(err)
 			}
 			h.want("a session after everything was signed out", c.other.Token, afterlogin.ReasonSignedOutAll)

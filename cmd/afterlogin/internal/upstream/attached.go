@@ -365,7 +365,7 @@ func (t *attached) endSession(ctx context.Context, p *provider, sid string, at t
 			}
 		}
 		for subject := range e.record.Pending {
-			if err := t.authority.RevokeSubject(ctx, t.tenant, subject, afterlogin.Sessions); err != nil {
+			if err := t.authority.RevokeSubject(ctx, t.tenant, subject, afterlogin.Sessions, afterlogin.ReasonSignedOutAll); err != nil {
 				return known, err
 			}
 		}
@@ -385,7 +385,7 @@ func (t *attached) endSubject(ctx context.Context, p *provider, sub string, at t
 	if err := t.note(ctx, realmSubject, nameOf(p, sub), at); err != nil {
 		return err
 	}
-	return t.authority.RevokeSubject(ctx, t.tenant, p.ID+":"+sub, afterlogin.Sessions)
+	return t.authority.RevokeSubject(ctx, t.tenant, p.ID+":"+sub, afterlogin.Sessions, afterlogin.ReasonSignedOutAll)
 }
 
 // heed has do do what a logout token asks for, once: again if it failed, and not again if it did not. It reports whether

@@ -52,23 +52,27 @@ func (u *Users) edit(ctx context.Context, name string, spare afterlogin.SessionI
 
 // end is the second and the third step of a change. The record must say what is to be ended.
 func (u *Users) end(ctx context.Context, e *afterlogin.Entry, d *detail, spare afterlogin.SessionID) (*User, error) {
+	why := afterlogin.Reason(d.Why)
+	if d.End == endEverything || why == "" {
+		why = afterlogin.ReasonAdministrator
+	}
 	var err error
 	switch {
 	case d.End == endEverything:
-		err = u.authority.RevokeSubject(ctx, u.tenant, e.Name, afterlogin.Everything)
+		err = u.authority.RevokeSubject(ctx, u.tenant, e.Name, afterlogin.Everything, why)
 	case spare != "":
-		err = u.authority.RevokeOthers(ctx, spare)
+		err = u.authority.RevokeOthers(ctx, spare, why)
 		if errors.Is(err, afterlogin.ErrInvalidToken) || errors.Is(err, afterlogin.ErrNoSession) { // it is over: nothing to spare
-			err = u.authority.RevokeSubject(ctx, u.tenant, e.Name, afterlogin.Sessions)
+			err = u.authority.RevokeSubject(ctx, u.tenant, e.Name, afterlogin.Sessions, why)
 		}
 	default:
-		err = u.authority.RevokeSubject(ctx, u.tenant, e.Name, afterlogin.Sessions)
+		err = u.authority.RevokeSubject(ctx, u.tenant, e.Name, afterlogin.Sessions, why)
 	}
 	if err != nil {
 		return nil, err
 	}
 	done := *d
-	done.End, done.EndAt = "", 0
+	done.End, done.EndAt, done.Why = "", 0, ""
 	got, err := u.authority.ChangeEntry(ctx, e, done.json())
 	switch {
 	case err == nil:
@@ -174,13 +178,17 @@ func (u *Users) setPassword(ctx context.Context, name, password string, spare af
 	if err != nil {
 		return nil, err
 	}
+	why := afterlogin.ReasonAdministrator
+	if check != nil { // it is the user's own change
+		why = afterlogin.ReasonPasswordChanged
+	}
 	got, err := u.edit(ctx, name, spare, func(d *detail) (string, error) {
 		if check != nil {
 			if err := check(d); err != nil {
 				return "", err
 			}
 		}
-		d.Hash, d.Set = hash, max(u.now().UnixMilli(), d.Set+1)
+		d.Hash, d.Set, d.Why = hash, max(u.now().UnixMilli(), d.Set+1), string(why)
 		return endSessions, nil
 	})
 	if err == nil {
@@ -209,7 +217,7 @@ func (u *Users) Update(ctx context.Context, name string, c Change) (*User, error
 		if c.Scopes != nil {
 			for _, s := range d.Scopes {
 				if !slices.Contains(*c.Scopes, s) {
-					end = endSessions
+					end, d.Why = endSessions, string(afterlogin.ReasonAdministrator)
 				}
 			}
 			d.Scopes = slices.Clone(*c.Scopes)

@@ -94,6 +94,7 @@ type Users struct {
 	params    Params
 	minLength int
 	hasher    *hasher
+	tries     tries
 	throttle  *throttle
 	lanes     lanes
 	nowhere   sync.Once // warns of requests whose address is not known
@@ -156,6 +157,7 @@ type detail struct {
 	// same password keeps it.
 	Set   int64  `json:"set"`
 	End   string `json:"end,omitempty"`    // what is to be ended: endSessions or endEverything
+	Why   string `json:"why,omitempty"`    // what the person is told of it: an afterlogin.Reason
 	EndAt int64  `json:"end_at,omitempty"` // when that was noted, in ms
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/afterlogin/afterlogin"
@@ -33,7 +34,8 @@ type Verified struct {
 // more is done than a look whether it is its turn: too many wrong ones have to wait.
 //
 // Errors: ErrWrong, *ThrottledError, ErrBusy, ErrUnavailable. Only ErrWrong counts against the account and the address.
-func (u *Users) Verify(ctx context.Context, typed, password string, from From) (*Verified, error) {
+func (u *Users) Verify(ctx context.Context, typed, password string, from From) (_ *Verified, err error) {
+	defer func() { u.tries.note(err) }()
 	name := FoldName(typed)
 	if len(name) > MaxPassword { // counted as one name, whatever it is
 		name = ""
@@ -189,9 +191,33 @@ func (u *Users) rehash(ctx context.Context, e *afterlogin.Entry, d *detail, pass
 type Stats struct {
 	Hashes  int64 // how many were computed
 	Waiting int64 // how many wait for their turn now
+	// What Verify answered. Throttled passwords were not looked at, since there were too many wrong ones, and busy ones since
+	// too many were being looked at.
+	Right, Wrong, Throttled, Busy uint64
+}
+
+// tries counts what Verify answered.
+type tries struct{ right, wrong, throttled, busy atomic.Uint64 }
+
+func (t *tries) note(err error) {
+	var early *ThrottledError
+	switch {
+	case err == nil:
+		t.right.Add(1)
+	case errors.Is(err, ErrWrong):
+		t.wrong.Add(1)
+	case errors.Is(err, ErrBusy):
+		t.busy.Add(1)
+	case errors.As(err, &early):
+		t.throttled.Add(1)
+	}
 }
 
 // Stats returns the figures.
 func (u *Users) Stats() Stats {
-	return Stats{Hashes: u.hasher.made.Load(), Waiting: u.hasher.waiting.Load()}
+	t := &u.tries
+	return Stats{
+		Hashes: u.hasher.made.Load(), Waiting: u.hasher.waiting.Load(),
+		Right: t.right.Load(), Wrong: t.wrong.Load(), Throttled: t.throttled.Load(), Busy: t.busy.Load(),
+	}
 }
