@@ -24,35 +24,59 @@ const Prefix = "AFTERLOGIN_"
 // A Config is the settings of the server. The tags name each setting in the file (key), in the environment (env, behind
 // Prefix) and on the command line (flag), and say what it does (doc).
 type Config struct {
-	Listen        string   `key:"listen" env:"LISTEN" flag:"listen" doc:"address to listen on, host:port; anything but loopback needs tls or behind_proxy"`
-	Data          string   `key:"data" env:"DATA" flag:"data" doc:"directory of the embedded store, the keys and the admin key"`
-	Store         string   `key:"store" env:"STORE" flag:"store" secret:"address" doc:"the store, if not the embedded one: redis://HOST:6379, rediss://…, redis+sentinel://HOST:26379,…/NAME or postgres://USER@HOST/DATABASE, shared by any number of servers"`
-	StoreFile     string   `key:"store_file" env:"STORE_FILE" flag:"store-file" doc:"file with the address of the store, for one that has a password in it"`
-	Hosts         []string `key:"hosts" env:"HOSTS" flag:"host" doc:"names, besides loopback ones, that requests may be addressed to"`
-	BehindProxy   bool     `key:"behind_proxy" env:"BEHIND_PROXY" flag:"behind-proxy" doc:"a proxy in front does TLS, so plain HTTP on any address is fine"`
-	TLSCert       string   `key:"tls.cert" env:"TLS_CERT" flag:"tls-cert" doc:"file with the certificate chain, PEM"`
-	TLSKey        string   `key:"tls.key" env:"TLS_KEY" flag:"tls-key" doc:"file with the certificate's private key, PEM"`
-	MasterKeyFile string   `key:"master_key_file" env:"MASTER_KEY_FILE" flag:"master-key-file" doc:"file with the key that seals the other keys, the same for all servers of a store; empty: <data>/master.key, made at the first start"`
-	MasterKey     string   `env:"MASTER_KEY" secret:"true" doc:"the key that seals the other keys, 32 bytes in base64; environment only"`
-	Drain         Duration `key:"drain" env:"DRAIN" flag:"drain" doc:"how long requests are still taken after a stop was asked for and /readyz says so"`
-	Shutdown      Duration `key:"shutdown_timeout" env:"SHUTDOWN_TIMEOUT" flag:"shutdown-timeout" doc:"how long running requests may take to finish after that"`
-	LogLevel      string   `key:"log.level" env:"LOG_LEVEL" flag:"log-level" doc:"debug, info, warn or error; debug logs every request"`
-	LogFormat     string   `key:"log.format" env:"LOG_FORMAT" flag:"log-format" doc:"text, json or auto: text on a terminal, json otherwise"`
-	Issuer        string   `key:"issuer" env:"ISSUER" flag:"issuer" doc:"https address of this server, as https://auth.example.com: who issues, in JWTs and for OAuth clients; empty: of a server on a loopback address that address, otherwise neither"`
-	SignInURL     string   `key:"sign_in_url" env:"SIGN_IN_URL" flag:"sign-in-url" doc:"the application's sign-in page: where people who are not signed in are sent, with return_to; a path is one of this server's host for /oauth/authorize, and of their own hosts for applications behind a proxy"`
-	JWTAlgorithm  string   `key:"jwt_algorithm" env:"JWT_ALGORITHM" flag:"jwt-algorithm" doc:"what JWTs are signed with: EdDSA, ES256 or, for old clients, RS256"`
-	ImportedKeys  bool     `key:"api_keys.imported" env:"API_KEYS_IMPORTED" flag:"imported-api-keys" doc:"accept API keys that were made elsewhere and imported by their hash; junk then costs a look into the store"`
-	Origins       []string `key:"gateway.origins" env:"GATEWAY_ORIGINS" flag:"origin" doc:"address of an application behind a proxy that asks here, as https://shop.example.com: everything there needs a sign-in; those with rules of their own stand under gateway.apps in the file"`
-	Proxies       []string `key:"gateway.proxies" env:"GATEWAY_PROXIES" flag:"proxy" doc:"addresses or networks of these proxies: what they say about a request (X-Forwarded-…) is believed"`
-	Users         bool     `key:"sign_in.users" env:"SIGN_IN_USERS" flag:"users" doc:"ask for name and password of a built-in user at /login; see afterlogin users"`
-	PasswordMin   int      `key:"sign_in.password_min" env:"SIGN_IN_PASSWORD_MIN" flag:"password-min" doc:"how many characters the password of a built-in user has at least"`
-	PasswordACR   string   `key:"sign_in.password_acr" env:"SIGN_IN_PASSWORD_ACR" flag:"password-acr" doc:"the class of authentication (acr) that the password of a built-in user gives, for rules that ask for one; empty: none"`
-	Remember      bool     `key:"sign_in.remember" env:"SIGN_IN_REMEMBER" flag:"remember" doc:"let people stay signed in after the browser was closed: the policy remember"`
-	ReturnTo      []string `key:"sign_in.return_to" env:"SIGN_IN_RETURN_TO" flag:"return-to" doc:"origins, besides the applications', that people may be sent to after they have signed in"`
-	CacheSize     int      `key:"cache_size" env:"CACHE_SIZE" flag:"cache-size" doc:"how many sessions are kept in memory, at about 700 bytes each"`
+	Listen            string   `key:"listen" env:"LISTEN" flag:"listen" doc:"address to listen on, host:port; anything but loopback needs tls or behind_proxy"`
+	Data              string   `key:"data" env:"DATA" flag:"data" doc:"directory of the embedded store, the keys and the admin key"`
+	Store             string   `key:"store" env:"STORE" flag:"store" secret:"address" doc:"the store, if not the embedded one: redis://HOST:6379, rediss://…, redis+sentinel://HOST:26379,…/NAME or postgres://USER@HOST/DATABASE, shared by any number of servers"`
+	StoreFile         string   `key:"store_file" env:"STORE_FILE" flag:"store-file" doc:"file with the address of the store, for one that has a password in it"`
+	Hosts             []string `key:"hosts" env:"HOSTS" flag:"host" doc:"names, besides loopback ones, that requests may be addressed to"`
+	BehindProxy       bool     `key:"behind_proxy" env:"BEHIND_PROXY" flag:"behind-proxy" doc:"a proxy in front does TLS, so plain HTTP on any address is fine"`
+	TLSCert           string   `key:"tls.cert" env:"TLS_CERT" flag:"tls-cert" doc:"file with the certificate chain, PEM"`
+	TLSKey            string   `key:"tls.key" env:"TLS_KEY" flag:"tls-key" doc:"file with the certificate's private key, PEM"`
+	MasterKeyFile     string   `key:"master_key_file" env:"MASTER_KEY_FILE" flag:"master-key-file" doc:"file with the key that seals the other keys, the same for all servers of a store; empty: <data>/master.key, made at the first start"`
+	MasterKey         string   `env:"MASTER_KEY" secret:"true" doc:"the key that seals the other keys, 32 bytes in base64; environment only"`
+	Drain             Duration `key:"drain" env:"DRAIN" flag:"drain" doc:"how long requests are still taken after a stop was asked for and /readyz says so"`
+	Shutdown          Duration `key:"shutdown_timeout" env:"SHUTDOWN_TIMEOUT" flag:"shutdown-timeout" doc:"how long running requests may take to finish after that"`
+	LogLevel          string   `key:"log.level" env:"LOG_LEVEL" flag:"log-level" doc:"debug, info, warn or error; debug logs every request"`
+	LogFormat         string   `key:"log.format" env:"LOG_FORMAT" flag:"log-format" doc:"text, json or auto: text on a terminal, json otherwise"`
+	Issuer            string   `key:"issuer" env:"ISSUER" flag:"issuer" doc:"https address of this server, as https://auth.example.com: who issues, in JWTs and for OAuth clients; empty: of a server on a loopback address that address, otherwise neither"`
+	SignInURL         string   `key:"sign_in_url" env:"SIGN_IN_URL" flag:"sign-in-url" doc:"the application's sign-in page: where people who are not signed in are sent, with return_to; a path is one of this server's host for /oauth/authorize, and of their own hosts for applications behind a proxy"`
+	JWTAlgorithm      string   `key:"jwt_algorithm" env:"JWT_ALGORITHM" flag:"jwt-algorithm" doc:"what JWTs are signed with: EdDSA, ES256 or, for old clients, RS256"`
+	ImportedKeys      bool     `key:"api_keys.imported" env:"API_KEYS_IMPORTED" flag:"imported-api-keys" doc:"accept API keys that were made elsewhere and imported by their hash; junk then costs a look into the store"`
+	Origins           []string `key:"gateway.origins" env:"GATEWAY_ORIGINS" flag:"origin" doc:"address of an application behind a proxy that asks here, as https://shop.example.com: everything there needs a sign-in; those with rules of their own stand under gateway.apps in the file"`
+	Proxies           []string `key:"gateway.proxies" env:"GATEWAY_PROXIES" flag:"proxy" doc:"addresses or networks of these proxies: what they say about a request (X-Forwarded-…) is believed"`
+	Users             bool     `key:"sign_in.users" env:"SIGN_IN_USERS" flag:"users" doc:"ask for name and password of a built-in user at /login; see afterlogin users"`
+	PasswordMin       int      `key:"sign_in.password_min" env:"SIGN_IN_PASSWORD_MIN" flag:"password-min" doc:"how many characters the password of a built-in user has at least"`
+	PasswordACR       string   `key:"sign_in.password_acr" env:"SIGN_IN_PASSWORD_ACR" flag:"password-acr" doc:"the class of authentication (acr) that the password of a built-in user gives, for rules that ask for one; empty: none"`
+	Remember          bool     `key:"sign_in.remember" env:"SIGN_IN_REMEMBER" flag:"remember" doc:"let people stay signed in after the browser was closed: the policy remember"`
+	ReturnTo          []string `key:"sign_in.return_to" env:"SIGN_IN_RETURN_TO" flag:"return-to" doc:"origins, besides the applications', that people may be sent to after they have signed in"`
+	KeepEnded         Duration `key:"keep_ended" env:"KEEP_ENDED" flag:"keep-ended" doc:"how long a session that is over is kept after its absolute end, so that people are told why it ended; each day of it costs the room of a day's sessions"`
+	Node              string   `key:"node" env:"NODE" flag:"node" doc:"what this server is called in the audit log, in metrics and in the console; empty: the machine's name"`
+	Console           bool     `key:"console.enabled" env:"CONSOLE_ENABLED" flag:"console" doc:"serve the console at /console/; afterlogin console link makes a way in"`
+	ConsoleIndex      int      `key:"console.index" env:"CONSOLE_INDEX" flag:"console-index" doc:"how many sessions the search holds in memory, at about 100 bytes each; with more, or with 0, it looks through the store"`
+	AuditKeep         Duration `key:"audit.keep" env:"AUDIT_KEEP" flag:"audit-keep" doc:"how long the audit log below the data directory is kept; 0: there is none"`
+	WebhooksAllow     []string `key:"webhooks.allow" env:"WEBHOOKS_ALLOW" flag:"webhooks-allow" doc:"host names or networks that webhooks may be sent to although they are private, as 10.1.0.0/16; public ones always may"`
+	WebhooksGiveUp    Duration `key:"webhooks.give_up" env:"WEBHOOKS_GIVE_UP" flag:"webhooks-give-up" doc:"how long an event is sent again and again before it becomes a dead letter"`
+	TracingPeers      []string `key:"tracing.peers" env:"TRACING_PEERS" flag:"trace-peer" doc:"addresses or networks of callers whose traceparent is continued, and who decide what is traced; not of a proxy that hands on what strangers send"`
+	Account           bool     `key:"account.enabled" env:"ACCOUNT_ENABLED" flag:"account" doc:"serve the page where people see where they are signed in, at /account/sessions"`
+	AccountStylesheet string   `key:"account.stylesheet" env:"ACCOUNT_STYLESHEET" flag:"account-stylesheet" doc:"file with CSS for that page, of at most 64 KiB; docs/account.md names its properties"`
+	AccountProduct    string   `key:"account.product" env:"ACCOUNT_PRODUCT" flag:"account-product" doc:"what people are signed in to, as the heading of that page has it; empty: the host"`
+	GeoDatabase       string   `key:"geoip.database" env:"GEOIP_DATABASE" flag:"geoip" doc:"file in the MaxMind DB format (.mmdb) that says roughly where an address is: DB-IP Lite, GeoLite2, IPinfo Lite; it is read again when it changes"`
+	GeoAttribution    string   `key:"geoip.attribution" env:"GEOIP_ATTRIBUTION" flag:"geoip-attribution" doc:"what pages with places say of their source, as Places by Example https://example.com; empty: what the database's license asks for"`
+	SessionLimit      int      `key:"session_limits.session.max" env:"SESSION_LIMITS_SESSION_MAX" flag:"session-limit" doc:"how many sessions a person may have at once, 1 to 100; 0: any number"`
+	SessionAtLimit    string   `key:"session_limits.session.at_limit" env:"SESSION_LIMITS_SESSION_AT_LIMIT" flag:"session-at-limit" doc:"what one more does: end_oldest ends the one that was made first, deny refuses the new one"`
+	APIKeyLimit       int      `key:"session_limits.api_key.max" env:"SESSION_LIMITS_API_KEY_MAX" flag:"api-key-limit" doc:"the same for API keys; a rotation needs room for two"`
+	APIKeyAtLimit     string   `key:"session_limits.api_key.at_limit" env:"SESSION_LIMITS_API_KEY_AT_LIMIT" flag:"api-key-at-limit" doc:"end_oldest or deny"`
+	GrantLimit        int      `key:"session_limits.refresh_token.max" env:"SESSION_LIMITS_REFRESH_TOKEN_MAX" flag:"grant-limit" doc:"the same for OAuth grants that outlive the session (offline_access)"`
+	GrantAtLimit      string   `key:"session_limits.refresh_token.at_limit" env:"SESSION_LIMITS_REFRESH_TOKEN_AT_LIMIT" flag:"grant-at-limit" doc:"end_oldest or deny"`
+	RehearsalSessions int      `key:"rehearsal.session_limits.session" env:"REHEARSAL_SESSION_LIMITS_SESSION" flag:"rehearse-session-limit" doc:"count whom a limit of so many sessions would sign out, 1 to 100, without doing it; 0: rehearse none"`
+	RehearsalAPIKeys  int      `key:"rehearsal.session_limits.api_key" env:"REHEARSAL_SESSION_LIMITS_API_KEY" flag:"rehearse-api-key-limit" doc:"the same for API keys"`
+	RehearsalGrants   int      `key:"rehearsal.session_limits.refresh_token" env:"REHEARSAL_SESSION_LIMITS_REFRESH_TOKEN" flag:"rehearse-grant-limit" doc:"the same for OAuth grants that outlive the session"`
+	CacheSize         int      `key:"cache_size" env:"CACHE_SIZE" flag:"cache-size" doc:"how many sessions are kept in memory, at about 700 bytes each"`
 
 	// Policies are the lifetimes by policy name: the built-in policies, with what was changed, and new ones.
 	Policies map[string]afterlogin.Policy `env:"-"`
+	// RehearsalPolicies are what is stricter in a rehearsal, by policy and field.
+	RehearsalPolicies map[string]map[string]time.Duration `env:"-"`
 	// Apps are the applications of the file. GatewayApps returns them with those that Origins names.
 	Apps []App `env:"-"`
 	// Providers are the OpenID Connect providers of the file. SignInProviders returns them with their secrets.
@@ -71,6 +95,18 @@ func Default() Config {
 		LogLevel:  "info",
 		LogFormat: "auto",
 		CacheSize: 100_000,
+		KeepEnded: Duration(24 * time.Hour),
+
+		Console:        true,
+		ConsoleIndex:   2_000_000,
+		AuditKeep:      Duration(400 * 24 * time.Hour),
+		WebhooksGiveUp: Duration(3 * 24 * time.Hour),
+
+		Account: true,
+
+		SessionAtLimit: afterlogin.EndOldest.String(),
+		APIKeyAtLimit:  afterlogin.DenyNew.String(),
+		GrantAtLimit:   afterlogin.EndOldest.String(),
 
 		JWTAlgorithm: string(jwt.EdDSA),
 
@@ -197,6 +233,8 @@ func (l *Loaded) check() {
 	if c.CacheSize < 0 || c.CacheSize > 100_000_000 {
 		l.fault("cache_size", "%d is not between 0 and 100000000", c.CacheSize)
 	}
+	l.checkRange("keep_ended", c.KeepEnded, 0, Duration(400*24*time.Hour))
+	l.checkOperation()
 	l.checkRange("drain", c.Drain, 0, Duration(10*time.Minute))
 	l.checkRange("shutdown_timeout", c.Shutdown, Duration(time.Millisecond), Duration(10*time.Minute))
 	if c.MasterKey != "" && c.MasterKeyFile != "" {
@@ -205,6 +243,8 @@ func (l *Loaded) check() {
 	l.checkOAuth()
 	l.checkGateway()
 	l.checkSignIn()
+	l.checkAccount()
+	l.checkLimits()
 	for _, name := range sortedPolicies(c.Policies) {
 		if err := afterlogin.CheckPolicy(name, c.Policies[name]); err != nil {
 			l.fault(l.policyKey(name, err.Error()), "%v", err)
@@ -270,4 +310,5 @@ func (c *Config) PolicyValues(yield func(key, value string) bool) {
 			}
 		}
 	}
+	c.rehearsalValues(yield)
 }

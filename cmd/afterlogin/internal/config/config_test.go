@@ -53,6 +53,14 @@ var samples = map[string]struct {
 	"log.level":             {"debug", "debug"},
 	"log.format":            {"json", "json"},
 	"cache_size":            {"12", 12},
+	"keep_ended":            {"7d", Duration(7 * 24 * time.Hour)},
+	"node":                  {"east-1", "east-1"},
+	"console.enabled":       {"false", false},
+	"console.index":         {"1000", 1000},
+	"audit.keep":            {"30d", Duration(30 * 24 * time.Hour)},
+	"webhooks.allow":        {"10.1.0.0/16,hooks.example.com", []string{"10.1.0.0/16", "hooks.example.com"}},
+	"tracing.peers":         {"10.2.0.0/16,10.0.0.7", []string{"10.2.0.0/16", "10.0.0.7"}},
+	"webhooks.give_up":      {"1h", Duration(time.Hour)},
 	"issuer":                {"https://auth.example.com", "https://auth.example.com"},
 	"sign_in_url":           {"/login", "/login"},
 	"jwt_algorithm":         {"ES256", "ES256"},
@@ -64,10 +72,25 @@ var samples = map[string]struct {
 	"sign_in.password_acr":  {"urn:example:silver", "urn:example:silver"},
 	"sign_in.remember":      {"false", false},
 	"sign_in.return_to":     {"https://a.example,https://b.example", []string{"https://a.example", "https://b.example"}},
+	"account.enabled":       {"false", false},
+	"account.stylesheet":    {"/etc/afterlogin/account.css", "/etc/afterlogin/account.css"},
+	"account.product":       {"Example", "Example"},
+	"geoip.database":        {"/var/lib/places.mmdb", "/var/lib/places.mmdb"},
+	"geoip.attribution":     {"Places by us", "Places by us"},
+
+	"session_limits.session.max":             {"5", 5},
+	"session_limits.session.at_limit":        {"deny", "deny"},
+	"session_limits.api_key.max":             {"10", 10},
+	"session_limits.api_key.at_limit":        {"end_oldest", "end_oldest"},
+	"session_limits.refresh_token.max":       {"20", 20},
+	"session_limits.refresh_token.at_limit":  {"deny", "deny"},
+	"rehearsal.session_limits.session":       {"3", 3},
+	"rehearsal.session_limits.api_key":       {"4", 4},
+	"rehearsal.session_limits.refresh_token": {"6", 6},
 }
 
 // companion is what has to be set with it.
-var companion = map[string]string{"tls.cert": "AFTERLOGIN_TLS_KEY=key.pem", "tls.key": "AFTERLOGIN_TLS_CERT=cert.pem"}
+var companion = map[string]string{"tls.cert": "AFTERLOGIN_TLS_KEY=key.pem", "tls.key": "AFTERLOGIN_TLS_CERT=cert.pem", "geoip.attribution": "AFTERLOGIN_GEOIP_DATABASE=places.mmdb"}
 
 func TestEverySettingFromEverywhere(t *testing.T) {
 	for _, s := range Settings() {
@@ -117,10 +140,14 @@ func inYAML(key, text string) string {
 	if strings.Contains(text, ",") {
 		text = "[" + text + "]"
 	}
-	if head, tail, ok := strings.Cut(key, "."); ok {
-		return head + ":\n  " + tail + ": " + text + "\n"
+	var b strings.Builder
+	for i, part := range strings.Split(key, ".") {
+		if i > 0 {
+			b.WriteString("\n" + strings.Repeat("  ", i))
+		}
+		b.WriteString(part + ":")
 	}
-	return key + ": " + text + "\n"
+	return b.String() + " " + text + "\n"
 }
 
 func TestPrecedence(t *testing.T) {
@@ -205,6 +232,12 @@ func TestBadFiles(t *testing.T) {
 		{"bad host", "hosts: ['http://a.example']\n", 1, 8, `"http://a.example" is not a host name`, "name alone"},
 		{"drain out of range", "drain: 2h\n", 1, 8, "2h is not between 0s and 10m", ""},
 		{"cache out of range", "cache_size: -1\n", 1, 13, "-1 is not between 0", ""},
+		{"kept too long", "keep_ended: 401d\n", 1, 13, "401d is not between 0s and 400d", ""},
+		{"bad node", "node: 'a b'\n", 1, 7, "want 1 to 64 bytes without spaces", ""},
+		{"index out of range", "console:\n  index: -1\n", 2, 10, "-1 is not between 0", ""},
+		{"audit kept too short", "audit:\n  keep: 1h\n", 2, 9, "1h is under a day", ""},
+		{"bad trace peer", "tracing:\n  peers: [the-proxy]\n", 2, 10, `"the-proxy" is neither an address nor a network`, "10.0.0.0/24"},
+		{"bad webhook network", "webhooks:\n  allow: ['10.1.0.0/99']\n", 2, 10, `"10.1.0.0/99" is none of these`, "10.1.0.0/16"},
 		{"empty data", "data: ''\n", 1, 7, "has no name", ""},
 	}
 	for _, tt := range tests {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/afterlogin/afterlogin"
@@ -13,21 +14,26 @@ func Example() string {
 	b.WriteString("# Configuration of afterlogin serve. Every setting is shown with its default; remove the # to change one.\n")
 	b.WriteString("# Flags win over environment variables, which win over this file. Check it: afterlogin config check --config FILE\n")
 	c := Default()
-	section := ""
+	var above []string // the sections that the last setting stood in
 	for _, s := range settings {
 		if s.Key == "" {
 			continue
 		}
-		name, indent := s.Key, ""
-		if head, tail, ok := strings.Cut(s.Key, "."); ok {
-			if head != section {
-				b.WriteString(exampleLists[section])
-				fmt.Fprintf(&b, "\n#%s:\n", head)
+		parts := strings.Split(s.Key, ".")
+		in, name := parts[:len(parts)-1], parts[len(parts)-1]
+		if len(above) > 0 && (len(in) == 0 || in[0] != above[0]) {
+			b.WriteString(exampleLists[above[0]])
+		}
+		for i, section := range in {
+			if i < len(above) && slices.Equal(above[:i+1], in[:i+1]) {
+				continue
 			}
-			section, name, indent = head, tail, "  "
-		} else {
-			b.WriteString(exampleLists[section])
-			section = ""
+			if i == 0 {
+				b.WriteString("\n")
+			}
+			fmt.Fprintf(&b, "#%s%s:\n", strings.Repeat("  ", i), section)
+		}
+		if above = in; len(in) == 0 {
 			b.WriteString("\n")
 		}
 		fmt.Fprintf(&b, "# %s\n# (flag --%s, environment %s)\n", s.Doc, s.Flag, s.Env)
@@ -35,7 +41,7 @@ func Example() string {
 		if value == "" {
 			value = `""`
 		}
-		fmt.Fprintf(&b, "#%s%s: %s\n", indent, name, value)
+		fmt.Fprintf(&b, "#%s%s: %s\n", strings.Repeat("  ", len(in)), name, value)
 	}
 	b.WriteString(exampleClients)
 	b.WriteString("\n# How long sessions live, by policy. A policy with a new name starts as a copy of browser.\n")
@@ -83,6 +89,11 @@ var exampleLists = map[string]string{
 ##      kinds: [session]
 ##      scopes: [admin]
 ##      max_age: 10m
+`,
+	"rehearsal": `##  policies: # stricter forms of policies, tried beside the real ones; docs/rehearsal.md
+##    browser:
+##      idle: 15m
+##      grace: 0s
 `,
 	"sign_in": `##  providers: # OpenID Connect providers; docs/upstream.md
 ##  - id: example

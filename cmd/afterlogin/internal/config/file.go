@@ -155,21 +155,25 @@ func (l *Loaded) entry(path, name, prefix string, key *ast.StringNode, value ast
 	case listOf(prefix) != nil:
 		l.places[path] = l.placeOf(value)
 		listOf(prefix).entry(l, path, name, prefix, value)
-	case path == "policies" || path == "oauth" || prefix == "" && isSection(name):
+	case path == "policies" || path == "oauth" || path == rehearsalSection || isSection(path):
 		delete(l.places, path)
 		l.section(value, path)
-	case prefix == "policies":
+	case prefix == "policies" || prefix == rehearsalSection:
 		if !validPolicyName(name) {
 			l.faultHint(path, "use a to z, 0 to 9 and -, at most 64", "%q is not a name for a policy", clip(name))
 			return
 		}
 		delete(l.places, path)
 		l.section(value, path)
-	case strings.HasPrefix(prefix, "policies."):
+	case strings.HasPrefix(prefix, "policies.") || strings.HasPrefix(prefix, rehearsalSection+"."):
 		text, ok := scalar(value)
 		if !ok {
 			l.places[path] = l.placeOf(value)
 			l.fault(path, "want a duration, got %s", kindOf(value))
+			return
+		}
+		if of, ok := strings.CutPrefix(prefix, rehearsalSection+"."); ok {
+			l.setRehearsed(of, name, text, l.rehearsedPlace(key, name, value))
 			return
 		}
 		if slices.Contains(policyKeys(), name) {
@@ -197,11 +201,14 @@ func (l *Loaded) placeOf(n ast.Node) place {
 
 // knows reports whether the path is a setting, a section or a policy's field.
 func (l *Loaded) knows(path, prefix string) bool {
-	if prefix == "policies" || path == "policies" || path == "oauth" || listAt(path) != nil || isSection(path) {
+	if prefix == "policies" || path == "policies" || prefix == rehearsalSection || path == rehearsalSection || path == "oauth" || listAt(path) != nil || isSection(path) {
 		return true
 	}
 	if of := listOf(prefix); of != nil {
 		return slices.Contains(of.keys, strings.TrimPrefix(path, prefix+"."))
+	}
+	if strings.HasPrefix(prefix, rehearsalSection+".") {
+		return slices.Contains(rehearsedKeys, strings.TrimPrefix(path, prefix+"."))
 	}
 	if strings.HasPrefix(prefix, "policies.") {
 		return slices.Contains(policyKeys(), strings.TrimPrefix(path, prefix+"."))
@@ -243,6 +250,9 @@ func keysBelow(prefix string) (keys []string) {
 	}
 	if prefix == "" {
 		keys = append(keys, "oauth", "policies")
+	}
+	if prefix == "rehearsal" {
+		keys = append(keys, "policies")
 	}
 	for path := range lists {
 		if name, ok := strings.CutPrefix(path, prefix+"."); ok && !strings.Contains(name, ".") {

@@ -139,6 +139,8 @@ func (l *Loaded) readEnv(environ []string) {
 	for _, k := range slices.Sorted(maps.Keys(vars)) {
 		if name, field, ok := policyVariable(k); ok {
 			l.setPolicy(name, field, vars[k], place{from: "env " + k})
+		} else if name, field, ok := rehearsalVariable(k); ok {
+			l.setRehearsed(name, field, vars[k], place{from: "env " + k})
 		} else if near := l.nearVariable(k); near != "" {
 			l.Warnings = append(l.Warnings, fmt.Sprintf("%s is not a setting; did you mean %s?", k, near))
 		}
