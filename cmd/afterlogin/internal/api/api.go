@@ -25,7 +25,14 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/audit"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/console/entrance"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/pulse"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/rehearsal"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/revocation"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/roster"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/users"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/webhook"
 	"github.com/afterlogin/afterlogin/jwt"
 	"github.com/afterlogin/afterlogin/keyring"
 )
@@ -60,10 +67,21 @@ type API struct {
 	algorithm jwt.Algorithm
 	streams   streams
 	users     *users.Users
+	pulse     *pulse.Pulse
+	rehearsal *rehearsal.Rehearsal
+	roster    *roster.Roster
+	jobs      *revocation.Revocations
+	console   *entrance.Entrance
+	webhooks  *webhook.Webhooks
 	backup    func(context.Context, io.Writer) error
 	backingUp sync.Mutex
+	audit     *audit.Log
+	exporting sync.Mutex // the audit log
 
 	clientAddr func(*http.Request) netip.Addr
+	node       string
+	settings   func() []Setting
+	endedBy    func(context.Context, *afterlogin.Session) string
 }
 
 // Options configure New. The zero value works.
@@ -76,8 +94,28 @@ type Options struct {
 	Algorithm jwt.Algorithm
 	// Users are the built-in users, for /v1/users. Nil: there are none.
 	Users *users.Users
+	// Roster finds sessions, for /v1/search. Nil: there is no search.
+	Roster *roster.Roster
+	// Revocations are the jobs that end sessions by a query, for /v1/revocations. Nil: there are none.
+	Revocations *revocation.Revocations
+	// Webhooks are where events are sent, for /v1/webhooks. Nil: there are none.
+	Webhooks *webhook.Webhooks
+	// Console is the entrance of the console, for /v1/console. Nil: there is none.
+	Console *entrance.Entrance
+	// Pulse has the figures over time, for /v1/overview. Nil: there are none.
+	Pulse *pulse.Pulse
+	// Rehearsal counts whom stricter rules would have signed out, for /v1/rehearsal. Nil: none are rehearsed.
+	Rehearsal *rehearsal.Rehearsal
+	// Audit is the audit log, for /v1/audit, and in which acts are put. Nil: there is none.
+	Audit *audit.Log
 	// Backup writes a backup of the store, for /v1/backup. Nil: there are none through the API.
 	Backup func(context.Context, io.Writer) error
+	// Node is what this server is called among those that share a store. Empty is no name.
+	Node string
+	// Settings are those of the server, for /v1/config, with secrets masked. Nil: there are none.
+	Settings func() []Setting
+	// EndedBy tells who ended a session, "" if that is not known. Nil: it never is.
+	EndedBy func(context.Context, *afterlogin.Session) string
 	// ClientAddr tells where a request came from, by which API keys that are bound to networks are judged. Nil is the
 	// connection's address.
 	ClientAddr func(*http.Request) netip.Addr
@@ -85,7 +123,7 @@ type Options struct {
 
 // New returns the API of the authority.
 func New(authority *afterlogin.Authority, o Options) *API {
-	a := &API{authority: authority, log: o.Logger, now: o.Now, mux: http.NewServeMux(), methods: make(map[string][]string), keys: o.Keys, algorithm: o.Algorithm, users: o.Users, backup: o.Backup, clientAddr: o.ClientAddr}
+	a := &API{authority: authority, log: o.Logger, now: o.Now, mux: http.NewServeMux(), methods: make(map[string][]string), keys: o.Keys, algorithm: o.Algorithm, users: o.Users, pulse: o.Pulse, rehearsal: o.Rehearsal, roster: o.Roster, jobs: o.Revocations, console: o.Console, webhooks: o.Webhooks, backup: o.Backup, audit: o.Audit, clientAddr: o.ClientAddr, node: o.Node, settings: o.Settings, endedBy: o.EndedBy}
 	if a.clientAddr == nil {
 		a.clientAddr = remoteAddr
 	}
@@ -122,6 +160,7 @@ func New(authority *afterlogin.Authority, o Options) *API {
 		RejectUnknownQueryParameters: true,
 	})
 	a.sessionRoutes()
+	a.freezeRoutes()
 	a.subjectRoutes()
 	a.tokenRoutes()
 	a.accessRoutes()
@@ -131,7 +170,15 @@ func New(authority *afterlogin.Authority, o Options) *API {
 	a.userRoutes()
 	a.signingKeyRoutes()
 	a.eventRoutes()
+	a.configRoutes()
 	a.backupRoutes()
+	a.auditRoutes()
+	a.overviewRoutes()
+	a.rehearsalRoutes()
+	a.searchRoutes()
+	a.revocationRoutes()
+	a.consoleRoutes()
+	a.webhookRoutes()
 	a.finish()
 	return a
 }
@@ -146,12 +193,21 @@ func writeJSON(w io.Writer, v any) error {
 type route struct {
 	method, path string
 	scope        Scope
+	or           Scope  // does in its place; empty: none
 	id           string // the operation's name in the document
 	summary      string
 	text         string
 	status       int // of success
 	maxBody      int64
 	errors       []int // besides those that every call has
+}
+
+// scopes are those of which a caller needs one.
+func (r *route) scopes() []Scope {
+	if r.or == "" {
+		return []Scope{r.scope}
+	}
+	return []Scope{r.scope, r.or}
 }
 
 // operation checks the route and returns the part of its description that does not depend on its types.
@@ -163,11 +219,15 @@ func (a *API) operation(r route) huma.Operation {
 		r.maxBody = MaxBody
 	}
 	a.methods[r.path] = append(a.methods[r.path], r.method)
+	needs := "Needs the scope `" + string(r.scope) + "`"
+	if r.or != "" {
+		needs += " or `" + string(r.or) + "`"
+	}
 	errs := append([]int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusServiceUnavailable}, r.errors...)
 	slices.Sort(errs)
 	return huma.Operation{
 		Method: r.method, Path: r.path, OperationID: r.id, Summary: r.summary,
-		Description:   strings.TrimSpace(r.text + "\n\nNeeds the scope `" + string(r.scope) + "`."),
+		Description:   strings.TrimSpace(r.text + "\n\n" + needs + "."),
 		DefaultStatus: r.status, Errors: slices.Compact(errs),
 		MaxBodyBytes:    r.maxBody + 1, // huma refuses a body of exactly that size, too
 		BodyReadTimeout: bodyTimeout,
@@ -181,18 +241,30 @@ func register[I, O any](a *API, r route, handler func(context.Context, *I) (*O, 
 	op := a.operation(r)
 	op.Middlewares = huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
 		req, w := humago.Unwrap(ctx)
-		c, cancel, problem := a.admit(req, r.scope)
+		act := a.act(r, req)
+		c, cancel, problem := a.admit(req, r.scopes()...)
 		if problem != nil {
+			a.refused(req.Context(), act, problem)
 			problem.Write(w, req)
 			return
 		}
 		defer cancel()
-		next(huma.WithContext(ctx, c))
+		if problem := a.begin(act); problem != nil {
+			problem.Write(w, req)
+			return
+		}
+		next(huma.WithContext(ctx, context.WithValue(c, actKey{}, act)))
 	}}
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handler(ctx, in)
+		act, _ := ctx.Value(actKey{}).(*act)
 		if err != nil {
-			return nil, a.problem(ctx, err).withRequest(ctx)
+			p := a.problem(ctx, err).withRequest(ctx)
+			a.done(ctx, act, p.Status, p.Kind())
+			return nil, p
+		}
+		if p := a.done(ctx, act, r.status, ""); p != nil {
+			return nil, p.withRequest(ctx)
 		}
 		return out, nil
 	})

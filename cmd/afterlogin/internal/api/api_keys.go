@@ -119,12 +119,12 @@ func (a *API) apiKey(ctx context.Context, id string) (*afterlogin.Session, error
 	return s, nil
 }
 
-// mayTouch fails if the key is one of the server's own, and the caller is not an administrator.
+// mayTouch fails if the key, or the session, is one of the server's own, and the caller is not an administrator.
 func mayTouch(ctx context.Context, s *afterlogin.Session) error {
 	if !strings.HasPrefix(s.Subject, reserved) {
 		return nil
 	}
-	return need(ctx, "a key of the server's own", Admin)
+	return need(ctx, "what is the server's own", Admin)
 }
 
 // mayGive fails if one of the scopes is of this API and the caller does not have it: nobody gets at more by making a key.

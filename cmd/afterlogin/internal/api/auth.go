@@ -18,24 +18,28 @@ import (
 // A Scope is what an API key may do.
 type Scope string
 
-// The scopes. There is no order among them: none includes another.
+// The scopes. There is no order among them: none includes another, but that ClientsWrite lets read, too.
 const (
 	SessionsRead  Scope = "sessions:read"  // list and show sessions
 	SessionsWrite Scope = "sessions:write" // sign in, renew, sign out
 	TokensIssue   Scope = "tokens:issue"   // make access tokens and tickets below sessions, and redeem tickets
 	APIKeysWrite  Scope = "api-keys:write" // make, rotate and end API keys
+	ClientsRead   Scope = "clients:read"   // list and show OAuth clients
 	ClientsWrite  Scope = "clients:write"  // register, show, change and remove OAuth clients
 	UsersRead     Scope = "users:read"     // list and show users
 	UsersWrite    Scope = "users:write"    // add and change users, and give them passwords
 	EventsRead    Scope = "events:read"    // follow what happens
 	Validate      Scope = "validate"       // ask whether a token is good
 	Explain       Scope = "explain"        // ask why it is, or is not
+	AuditRead     Scope = "audit:read"     // read and check the audit log
+	WebhooksWrite Scope = "webhooks:write" // say where events are sent, and look after what did not arrive
+	ServerRead    Scope = "server:read"    // see how the server does and what it is set to: overview, configuration, rehearsal
 	Admin         Scope = "admin"          // the server's own keys: signing keys, admin keys
 )
 
 // Scopes returns all scopes, which is what the first key gets.
 func Scopes() []Scope {
-	return []Scope{SessionsRead, SessionsWrite, TokensIssue, APIKeysWrite, ClientsWrite, UsersRead, UsersWrite, EventsRead, Validate, Explain, Admin}
+	return []Scope{SessionsRead, SessionsWrite, TokensIssue, APIKeysWrite, ClientsRead, ClientsWrite, UsersRead, UsersWrite, EventsRead, Validate, Explain, AuditRead, WebhooksWrite, ServerRead, Admin}
 }
 
 type callerKey struct{}
@@ -44,6 +48,12 @@ type callerKey struct{}
 func caller(ctx context.Context) *afterlogin.Session {
 	s, _ := ctx.Value(callerKey{}).(*afterlogin.Session)
 	return s
+}
+
+// As returns a context whose requests to this API's handler, in this process, are made as the caller: with its scopes,
+// without an API key. Nothing that comes in over the network can set it.
+func As(ctx context.Context, caller *afterlogin.Session) context.Context {
+	return context.WithValue(ctx, callerKey{}, caller)
 }
 
 // need fails unless the caller has one of the scopes, too.
@@ -76,10 +86,10 @@ func remoteAddr(r *http.Request) netip.Addr {
 }
 
 // admit checks everything about a request that can be checked before its body is read. The context it returns carries
-// the caller, and ends after requestTimeout.
-func (a *API) admit(r *http.Request, s Scope) (context.Context, context.CancelFunc, *Problem) {
+// the caller, who has one of the scopes, and ends after requestTimeout.
+func (a *API) admit(r *http.Request, scopes ...Scope) (context.Context, context.CancelFunc, *Problem) {
 	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
-	key, err := a.authenticate(ctx, r, s)
+	key, err := a.authenticate(ctx, r, scopes...)
 	if err == nil {
 		err = checkQuery(r.URL.RawQuery)
 	}
@@ -90,27 +100,47 @@ func (a *API) admit(r *http.Request, s Scope) (context.Context, context.CancelFu
 		cancel()
 		return nil, nil, a.problem(ctx, err)
 	}
-	return context.WithValue(ctx, callerKey{}, key), cancel, nil
+	if afterlogin.ActorOf(ctx) == "" {
+		ctx = afterlogin.WithActor(ctx, string(key.ID))
+	}
+	return As(ctx, key), cancel, nil
 }
 
-// authenticate returns the API key that the request carries, if it is good and has the scope.
-func (a *API) authenticate(ctx context.Context, r *http.Request, s Scope) (*afterlogin.Session, error) {
+// authenticate returns the API key that the request carries, if it is good and has one of the scopes.
+func (a *API) authenticate(ctx context.Context, r *http.Request, scopes ...Scope) (*afterlogin.Session, error) {
+	if c := caller(ctx); c != nil { // of this process: see As
+		if !slices.ContainsFunc(scopes, func(s Scope) bool { return slices.Contains(c.Scopes, string(s)) }) {
+			p := lacking(scopes[0], "this call")
+			p.who = c.ID
+			return nil, p
+		}
+		return c, nil
+	}
 	text, err := credential(r.Header)
 	if err != nil {
 		return nil, err
 	}
-	key, err := a.authority.Validate(ctx, afterlogin.TokenFrom(text), afterlogin.Expect{
-		Kinds: []afterlogin.Kind{afterlogin.KindAPIKey}, Scopes: []string{string(s)},
-		Audience: []string{Audience}, From: afterlogin.Client{Addr: a.clientAddr(r)},
-	})
+	expect := afterlogin.Expect{
+		Kinds: []afterlogin.Kind{afterlogin.KindAPIKey}, Audience: []string{Audience}, From: afterlogin.Client{Addr: a.clientAddr(r)},
+	}
+	if len(scopes) == 1 {
+		expect.Scopes = []string{string(scopes[0])}
+	}
+	key, err := a.authority.Validate(ctx, afterlogin.TokenFrom(text), expect)
 	var refused *afterlogin.Refusal
 	switch {
+	case err == nil && !slices.ContainsFunc(scopes, func(s Scope) bool { return slices.Contains(key.Scopes, string(s)) }):
+		p := lacking(scopes[0], "this call")
+		p.who = key.ID
+		return nil, p
 	case err == nil:
 		return key, nil
 	case !errors.As(err, &refused):
 		return nil, err
 	case refused.Reason == afterlogin.ReasonScope:
-		return nil, lacking(s, "this call")
+		p := lacking(scopes[0], "this call")
+		p.who = refused.Session
+		return nil, p
 	}
 	a.log.InfoContext(ctx, "API key refused", "request_id", RequestID(ctx), "reason", refused.Reason, "key", refused.Session)
 	p := NewProblem(http.StatusUnauthorized, "invalid-key", "the API key is not good: "+string(refused.Reason))

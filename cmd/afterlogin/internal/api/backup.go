@@ -12,17 +12,26 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
-// backupTimeout is how long a piece of a backup may take to be taken.
-const backupTimeout = 30 * time.Second
+// Limits of answers that take as long as they take.
+const (
+	// backupTimeout is how long a piece of a backup may take to be taken.
+	backupTimeout = 30 * time.Second
+	// slowest is how many bytes a second a client must take, but for the first slowStart: others wait for their turn.
+	slowest   = 128 << 10
+	slowStart = time.Minute
+)
+
+var errTooSlow = fmt.Errorf("the client takes less than %d bytes a second", slowest)
 
 func (a *API) backupRoutes() {
-	op := a.operation(route{
+	r := route{
 		method: http.MethodGet, path: "/v1/backup", scope: Admin, id: "backup", status: http.StatusOK,
 		errors:  []int{http.StatusTooManyRequests},
 		summary: "Back everything up",
 		text: "Every record of the store, sealed as they are, and the sealed keys, in one file: for `afterlogin store restore`. The server goes on meanwhile. " +
 			"A file whose end is missing is refused there, so an answer that broke off does no harm. The master key is not in it. One backup at a time.",
-	})
+	}
+	op := a.operation(r)
 	problem := a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Problem](), true, "")
 	op.Responses = map[string]*huma.Response{"200": {Description: "The backup.", Content: map[string]*huma.MediaType{
 		"application/octet-stream": {Schema: &huma.Schema{Type: "string", Format: "binary"}},
@@ -33,20 +42,24 @@ func (a *API) backupRoutes() {
 		}}
 	}
 	a.huma.OpenAPI().AddOperation(&op)
-	a.mux.HandleFunc("GET /v1/backup", func(w http.ResponseWriter, r *http.Request) {
-		if p := a.writeBackup(w, r); p != nil {
-			p.Write(w, r)
+	a.mux.HandleFunc("GET /v1/backup", func(w http.ResponseWriter, req *http.Request) {
+		if p := a.writeBackup(w, req, a.act(r, req)); p != nil {
+			p.Write(w, req)
 		}
 	})
 }
 
 // writeBackup answers with the backup. A problem is for before its first byte; afterwards the connection is cut.
-func (a *API) writeBackup(w http.ResponseWriter, r *http.Request) *Problem {
-	_, done, problem := a.admit(r, Admin)
+func (a *API) writeBackup(w http.ResponseWriter, r *http.Request, act *act) *Problem {
+	admitted, done, problem := a.admit(r, Admin)
 	if problem != nil {
+		a.refused(r.Context(), act, problem)
 		return problem
 	}
 	done()
+	if problem := a.begin(act); problem != nil {
+		return problem
+	}
 	for name := range r.URL.Query() {
 		return invalid("query."+clip(name), "there is no parameter of this name")
 	}
@@ -59,6 +72,11 @@ func (a *API) writeBackup(w http.ResponseWriter, r *http.Request) *Problem {
 		return p
 	}
 	defer a.backingUp.Unlock()
+	if r.Method != http.MethodHead {
+		if p := a.done(admitted, act, http.StatusOK, ""); p != nil {
+			return p
+		}
+	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Disposition", `attachment; filename="afterlogin.backup"`)
@@ -89,16 +107,22 @@ func (a *API) writeBackup(w http.ResponseWriter, r *http.Request) *Problem {
 	return nil
 }
 
-// slowly writes an answer that may take longer than the server gives one.
+// slowly writes an answer that may take longer than the server gives one, as long as the client takes it.
 type slowly struct {
-	w    io.Writer
-	conn *http.ResponseController
-	n    int64
+	w      io.Writer
+	conn   *http.ResponseController
+	n      int64
+	waited time.Duration // for the client
 }
 
 func (s *slowly) Write(b []byte) (int, error) {
-	s.conn.SetWriteDeadline(time.Now().Add(backupTimeout))
+	began := time.Now()
+	s.conn.SetWriteDeadline(began.Add(backupTimeout))
 	n, err := s.w.Write(b)
 	s.n += int64(n)
+	s.waited += time.Since(began)
+	if err == nil && s.waited > slowStart+time.Duration(s.n/slowest)*time.Second {
+		err = errTooSlow
+	}
 	return n, err
 }

@@ -106,7 +106,7 @@ func (a *API) clientRoutes() {
 		summary: "Register an OAuth client", text: "Its secret, if it has one, is in this answer and nowhere else. A client_id is never used again, even after its client was removed.",
 	}, a.createClient)
 	register(a, route{
-		method: http.MethodGet, path: "/v1/clients", scope: ClientsWrite, id: "list-clients", status: http.StatusOK,
+		method: http.MethodGet, path: "/v1/clients", scope: ClientsRead, or: ClientsWrite, id: "list-clients", status: http.StatusOK,
 		summary: "List OAuth clients", text: "One whose settings cannot be read is listed as `unreadable`, without them.",
 	}, func(ctx context.Context, in *struct{}) (*struct{ Body ClientList }, error) {
 		out := &struct{ Body ClientList }{ClientList{Data: []*Client{}}}
@@ -128,7 +128,7 @@ func (a *API) clientRoutes() {
 		return out, nil
 	})
 	register(a, route{
-		method: http.MethodGet, path: "/v1/clients/{id}", scope: ClientsWrite, id: "show-client", status: http.StatusOK,
+		method: http.MethodGet, path: "/v1/clients/{id}", scope: ClientsRead, or: ClientsWrite, id: "show-client", status: http.StatusOK,
 		errors: []int{http.StatusNotFound}, summary: "Show an OAuth client",
 	}, func(ctx context.Context, in *clientIDInput) (*clientOutput, error) {
 		reg, err := a.authority.Client(ctx, 0, in.ID)

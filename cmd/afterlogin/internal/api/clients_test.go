@@ -14,6 +14,29 @@ import (
 
 const job = `"name":"Job","auth":"secret","grant_types":["client_credentials"],"scopes":["read"]`
 
+// Who may only look sees clients, and changes none; who may change them sees them as ever.
+func TestClientScopes(t *testing.T) {
+	f := newFixture(t, memstore.New())
+	f.ok("POST", "/v1/clients", `{"id":"job",`+job+`}`, &CreatedClient{})
+	for _, c := range []struct {
+		method, path, body string
+		reads              int
+	}{
+		{"GET", "/v1/clients", "", 200}, {"GET", "/v1/clients/job", "", 200},
+		{"POST", "/v1/clients", `{"id":"other",` + job + `}`, 403}, {"PUT", "/v1/clients/job", `{` + job + `}`, 403}, {"POST", "/v1/clients/job/secret", `{}`, 403}, {"DELETE", "/v1/clients/job", "", 403},
+	} {
+		if a := f.do(c.method, c.path, f.apiKey(ClientsRead), c.body); a.status != c.reads {
+			t.Errorf("%s %s with clients:read: %d %s", c.method, c.path, a.status, a.body)
+		}
+		if a := f.do(c.method, c.path, f.apiKey(ClientsWrite), c.body); a.status == 403 || c.method == "GET" && a.status != 200 {
+			t.Errorf("%s %s with clients:write: %d %s", c.method, c.path, a.status, a.body)
+		}
+		if a := f.do(c.method, c.path, f.apiKey(SessionsRead), c.body); a.status != 403 {
+			t.Errorf("%s %s with neither: %d %s", c.method, c.path, a.status, a.body)
+		}
+	}
+}
+
 func TestClients(t *testing.T) {
 	f := newFixture(t, memstore.New())
 	var made CreatedClient

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -27,11 +28,18 @@ const (
 	heartbeat = 15 * time.Second
 	// eventTimeout is how long a client may take to read what is sent, before it is taken for gone.
 	eventTimeout = 10 * time.Second
-	maxCursor    = 256
+	// maxCursor is the greatest size of a place in the stream, in bytes: that of a store which has many streams.
+	maxCursor = 2048
 )
+
+func number(n int) *float64 {
+	f := float64(n)
+	return &f
+}
 
 // An Event tells what happened to a session. It holds no secret. Package jwt/revoked reads it.
 type Event struct {
+	ID         string    `json:"id,omitempty" doc:"Its place in the stream, in answers that are lists; in the stream it is the id of the event."`
 	Type       string    `json:"type" doc:"session.created, session.revoked, subject.signed_out, …"`
 	At         time.Time `json:"at"`
 	Session    string    `json:"session,omitempty" doc:"What it is about: ses_…, key_…, grant_…. Absent if that is a subject."`
@@ -40,6 +48,7 @@ type Event struct {
 	Subject    string    `json:"subject,omitempty"`
 	Reason     string    `json:"reason,omitempty"`
 	Detail     string    `json:"detail,omitempty" doc:"In plain words."`
+	Actor      string    `json:"actor,omitempty" doc:"Who caused it: key_… is an API key, console/NAME somebody at the console, self the person. Absent if that is not known."`
 	Except     string    `json:"except,omitempty" doc:"Of subject.signed_out: the session that was spared."`
 	Everything bool      `json:"everything,omitempty" doc:"Of subject.signed_out: API keys ended, too."`
 }
@@ -47,7 +56,7 @@ type Event struct {
 func newEvent(e afterlogin.Event) Event {
 	return Event{
 		Type: e.Type, At: e.At.UTC(), Session: string(e.Session), Root: string(e.Root), Tenant: e.Tenant, Subject: e.Subject,
-		Reason: string(e.Reason), Detail: e.Detail, Except: string(e.Except), Everything: e.Everything,
+		Reason: string(e.Reason), Detail: e.Detail, Actor: e.Actor, Except: string(e.Except), Everything: e.Everything,
 	}
 }
 
@@ -94,19 +103,24 @@ func (a *API) EndStreams() { a.streams.once.Do(func() { close(a.streams.end) }) 
 func (a *API) eventRoutes() {
 	op := a.operation(route{
 		method: http.MethodGet, path: "/v1/events", scope: EventsRead, id: "follow-events", status: http.StatusOK,
-		errors:  []int{http.StatusTooManyRequests},
+		errors:  []int{http.StatusUnprocessableEntity, http.StatusTooManyRequests},
 		summary: "Follow what happens",
 		text: "Server-sent events: every sign-in, renewal and sign-out on every node, from now on or behind an event that was seen. `event` is the type, `data` an Event as JSON, " +
 			"`id` the place in the stream. A comment comes every 15 s. The event `gap` says that events were missed: what was derived from earlier ones is out of date. " +
-			"The stream ends when the server stops or the API key ends; connect again with Last-Event-ID. Who has no id yet, having seen no event, has missed what happened between the two connections, as after a gap.",
+			"The stream ends when the server stops or the API key ends; connect again with Last-Event-ID. Who has no id yet, having seen no event, has missed what happened between the two connections, as after a gap.\n\n" +
+			"With `Accept: application/json`, or with `wait` or `limit`, it is a list instead: as soon as there are events, and none when `wait` seconds are over. Ask again with `after` set to `next`. `gap` says what the event of that name does.",
 	})
 	schema := a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Event](), true, "")
 	op.Parameters = []*huma.Param{
 		{Name: "after", In: "query", Description: "Only what comes behind the event with this id.", Schema: &huma.Schema{Type: "string"}},
 		{Name: "Last-Event-ID", In: "header", Description: "The same, as browsers send it when they connect again. It goes before the parameter.", Schema: &huma.Schema{Type: "string"}},
+		{Name: "subject", In: "query", Description: "Only what is about this subject.", Schema: &huma.Schema{Type: "string"}},
+		{Name: "wait", In: "query", Description: "Of a list: how many seconds to wait for an event, 0 to 25; 20 if nothing is said.", Schema: &huma.Schema{Type: "integer", Minimum: number(0), Maximum: number(maxWait)}},
+		{Name: "limit", In: "query", Description: "Of a list: at most this many events, 1 to 1000; 100 if nothing is said.", Schema: &huma.Schema{Type: "integer", Minimum: number(1), Maximum: number(maxEvents)}},
 	}
 	op.Responses = map[string]*huma.Response{"200": {Description: "The stream. Each data line is an Event.", Content: map[string]*huma.MediaType{
 		"text/event-stream": {Schema: schema},
+		"application/json":  {Schema: a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[EventList](), true, "")},
 	}}}
 	problem := a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Problem](), true, "")
 	for _, status := range op.Errors {
@@ -122,25 +136,67 @@ func (a *API) eventRoutes() {
 	})
 }
 
-// startingPoint returns the cursor that the request names.
-func startingPoint(r *http.Request) (string, *Problem) {
+// following is what a request wants to follow.
+type following struct {
+	after   string
+	subject string // empty: everybody's
+	list    bool   // as a list, and not as a stream
+	wait    time.Duration
+	limit   int
+}
+
+// about reports whether the event is wanted.
+func (f *following) about(e *afterlogin.Event) bool { return f.subject == "" || e.Subject == f.subject }
+
+// readFollowing reads what the request says.
+func readFollowing(r *http.Request) (f following, problem *Problem) {
+	f = following{wait: defaultWait * time.Second, limit: defaultEvents}
 	q, _ := url.ParseQuery(r.URL.RawQuery) // admit has read it, too
-	for name := range q {
-		if name != "after" {
-			return "", invalid("query."+clip(name), "there is no parameter of this name; known are after")
+	for name, v := range q {
+		switch name {
+		case "after":
+		case "subject":
+			if errors.As(checkSubject("query.subject", v[0]), &problem) {
+				return f, problem
+			}
+			f.subject = v[0]
+		case "wait", "limit":
+			least, most := 0, maxWait
+			if name == "limit" {
+				least, most = 1, maxEvents
+			}
+			n, err := strconv.Atoi(v[0])
+			if err != nil || n < least || n > most {
+				return f, invalid("query."+name, "want a whole number from %d to %d", least, most)
+			}
+			if f.list = true; name == "wait" {
+				f.wait = time.Duration(n) * time.Second
+			} else {
+				f.limit = n
+			}
+		default:
+			return f, invalid("query."+clip(name), "there is no parameter of this name; known are after, subject, wait, limit")
 		}
 	}
-	where, after := "query.after", q.Get("after")
+	f.list = f.list || wantsList(r.Header)
+	where := "query.after"
+	f.after = q.Get("after")
 	if h := r.Header.Values("Last-Event-Id"); len(h) > 0 {
-		where, after = "header.Last-Event-ID", h[0]
+		where, f.after = "header.Last-Event-ID", h[0]
 		if len(h) > 1 {
-			return "", invalid(where, "stands there twice")
+			return f, invalid(where, "stands there twice")
 		}
 	}
-	if len(after) > maxCursor {
-		return "", invalid(where, "is no id of an event: over %d bytes", maxCursor)
+	if len(f.after) > maxCursor {
+		return f, invalid(where, "is no id of an event: over %d bytes", maxCursor)
 	}
-	return after, nil
+	return f, nil
+}
+
+// wantsList reports whether the client asks for JSON and not for a stream.
+func wantsList(h http.Header) bool {
+	accept := strings.ToLower(strings.Join(h.Values("Accept"), ","))
+	return strings.Contains(accept, "application/json") && !strings.Contains(accept, "text/event-stream")
 }
 
 // follow answers with the stream. A problem is for before its first byte.
@@ -151,20 +207,25 @@ func (a *API) follow(w http.ResponseWriter, r *http.Request) *Problem {
 	}
 	key := caller(admitted)
 	admission()
-	after, problem := startingPoint(r)
+	want, problem := readFollowing(r)
 	if problem != nil {
 		return problem
 	}
-	if why := a.streams.begin(key.ID); why != "" {
-		p := NewProblem(http.StatusTooManyRequests, "too-many-streams", why)
-		p.header = http.Header{"Retry-After": {"15"}}
-		return p
+	if caller(r.Context()) == nil { // what this process follows for itself, clients can neither starve nor be starved by
+		if why := a.streams.begin(key.ID); why != "" {
+			p := NewProblem(http.StatusTooManyRequests, "too-many-streams", why)
+			p.header = http.Header{"Retry-After": {"15"}}
+			return p
+		}
+		defer a.streams.done(key.ID)
 	}
-	defer a.streams.done(key.ID)
+	if want.list {
+		return a.listEvents(w, r, want)
+	}
 	ctx, cancel := context.WithCancel(r.Context())
 	var source source
 	defer func() { cancel(); source.pumping.Wait() }()
-	gap, err := source.open(ctx, a.authority, after)
+	gap, err := source.open(ctx, a.authority, want.after)
 	if err != nil {
 		return a.problem(ctx, err)
 	}
@@ -210,8 +271,10 @@ func (a *API) follow(w http.ResponseWriter, r *http.Request) *Problem {
 			case next.gap:
 				err = f.gap()
 			default:
-				err = f.event(next.event)
 				e := next.event
+				if want.about(&e) {
+					err = f.event(e)
+				}
 				if e.Session == key.ID || e.Type == afterlogin.EventSubject && e.Subject == key.Subject {
 					look, soon = true, time.After(time.Second)
 				}

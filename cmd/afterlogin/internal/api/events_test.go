@@ -194,6 +194,13 @@ func TestTooManyStreams(t *testing.T) {
 	if a := f.do("GET", "/v1/events", f.key, ""); a.status != 429 || a.kind() != "too-many-streams" || a.header.Get("Retry-After") == "" {
 		t.Errorf("%d %s", a.status, a.body)
 	}
+	// Nor do they keep this process itself from following.
+	r := httptest.NewRequestWithContext(As(t.Context(), &afterlogin.Session{ID: "console", Scopes: []string{string(EventsRead)}}), "HEAD", "/v1/events", nil)
+	w := httptest.NewRecorder()
+	f.api.ServeHTTP(w, r)
+	if w.Code != 200 {
+		t.Errorf("this process: %d %s", w.Code, w.Body)
+	}
 	f.api.EndStreams()
 }
 

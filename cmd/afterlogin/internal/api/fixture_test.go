@@ -14,7 +14,14 @@ import (
 	"time"
 
 	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/audit"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/console/entrance"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/pulse"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/rehearsal"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/revocation"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/roster"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/users"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/webhook"
 	"github.com/afterlogin/afterlogin/keyring"
 	"github.com/afterlogin/afterlogin/store"
 	"github.com/afterlogin/afterlogin/store/memstore"
@@ -35,21 +42,27 @@ var stores = map[string]func(t *testing.T) store.Store{
 
 // fixture is an API on an authority of its own, with a clock that stands still until it is moved.
 type fixture struct {
-	t    testing.TB
-	a    *afterlogin.Authority
-	ring *keyring.Ring
-	api  *API
-	list *users.Users
-	log  bytes.Buffer
-	seen []afterlogin.Event
-	key  string // with all scopes
+	t         testing.TB
+	a         *afterlogin.Authority
+	ring      *keyring.Ring
+	api       *API
+	audit     *audit.Log
+	list      *users.Users
+	pulse     *pulse.Pulse
+	roster    *roster.Roster
+	jobs      *revocation.Revocations
+	hooks     *webhook.Webhooks
+	rehearsal *rehearsal.Rehearsal
+	log       bytes.Buffer
+	seen      []afterlogin.Event
+	key       string // with all scopes
 
 	mu     sync.Mutex
 	now    time.Time
 	tokens []string // every one that was issued
 }
 
-func newFixture(t testing.TB, s store.Store) *fixture {
+func newFixture(t testing.TB, s store.Store, change ...func(*afterlogin.Config)) *fixture {
 	t.Helper()
 	f := &fixture{t: t, now: time.Now()}
 	clock := func() time.Time {
@@ -60,11 +73,25 @@ func newFixture(t testing.TB, s store.Store) *fixture {
 	log := slog.New(slog.NewTextHandler(&f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
 	f.ring = keyring.New()
-	f.a, err = afterlogin.New(afterlogin.Config{Store: s, Keys: f.ring, Issuer: "https://auth.example", ImportedKeys: true, Now: clock, Logger: log, Observe: func(e afterlogin.Event) {
+	stricter := afterlogin.DefaultPolicies()[afterlogin.PolicyBrowser]
+	stricter.Idle = 15 * time.Minute
+	f.rehearsal = rehearsal.New(rehearsal.Options{
+		Policies: afterlogin.DefaultPolicies(), Stricter: map[string]afterlogin.Policy{afterlogin.PolicyBrowser: stricter}, Node: "east-1", Now: clock,
+		Limits: map[afterlogin.Kind]afterlogin.SessionLimit{afterlogin.KindSession: {Max: 1, AtLimit: afterlogin.EndOldest}},
+	})
+	c := afterlogin.Config{Rehearsal: f.rehearsal.Config(), Store: s, Keys: f.ring, Issuer: "https://auth.example", ImportedKeys: true, Now: clock, Logger: log, Observe: func(e afterlogin.Event) {
 		f.mu.Lock()
-		defer f.mu.Unlock()
 		f.seen = append(f.seen, e)
-	}})
+		p := f.pulse
+		f.mu.Unlock()
+		if p != nil {
+			p.Observe(e) // it asks for the time
+		}
+	}}
+	for _, f := range change {
+		f(&c)
+	}
+	f.a, err = afterlogin.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,11 +100,40 @@ func newFixture(t testing.TB, s store.Store) *fixture {
 		s.Close()
 		f.noTokenIn("the log", f.log.String())
 	})
+	p, err := pulse.New(pulse.Options{Stats: f.a.Stats, Now: clock, Ready: func(context.Context) string { return "" }, Node: "east-1", Version: "v1", Store: "embedded"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	f.mu.Lock()
+	f.pulse = p
+	f.mu.Unlock()
 	f.list, err = users.New(users.Options{Authority: f.a, Keys: f.ring, Now: clock, Logger: log, Params: users.Params{Memory: 64, Time: 1, Threads: 1}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.api = New(f.a, Options{Logger: log, Now: clock, Keys: f.ring, Users: f.list, Backup: func(_ context.Context, w io.Writer) error {
+	f.audit, err = audit.New(audit.Options{Authority: f.a, Keys: f.ring, Dir: t.TempDir(), Node: "east-1", Now: clock, Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.audit.Close() })
+	if f.roster, err = roster.New(roster.Options{Authority: f.a, Now: clock, Logger: log}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.roster.Close() })
+	if f.jobs, err = revocation.New(revocation.Options{Authority: f.a, Now: clock, Logger: log}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.jobs.Close() })
+	if f.hooks, err = webhook.New(webhook.Options{Authority: f.a, Keys: f.ring, Loopback: true, Now: clock, Logger: log}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.hooks.Close() })
+	door, err := entrance.New(entrance.Options{Authority: f.a, URL: "https://auth.example/console", Now: clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.api = New(f.a, Options{Console: door, Pulse: f.pulse, Rehearsal: f.rehearsal, Roster: f.roster, Revocations: f.jobs, Webhooks: f.hooks, Audit: f.audit, Node: "east-1", Settings: func() []Setting { return []Setting{{"listen", "127.0.0.1:7070", "default", "where"}} }, Logger: log, Now: clock, Keys: f.ring, Users: f.list, Backup: func(_ context.Context, w io.Writer) error {
 		_, err := io.WriteString(w, "a backup")
 		return err
 	}})

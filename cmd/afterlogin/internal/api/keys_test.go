@@ -211,7 +211,7 @@ func TestKeyRequests(t *testing.T) {
 		{"POST", "/v1/tickets/redeem", `{"ticket":"x"}`, 422, "invalid-request", "body.target"},
 		{"DELETE", "/v1/sessions/" + session + "?derived=maybe", "", 422, "invalid-request", "query.derived"},
 		{"GET", "/v1/events?since=x", "", 422, "invalid-request", "known are after"},
-		{"GET", "/v1/events?after=" + strings.Repeat("x", 300), "", 422, "invalid-request", "query.after"},
+		{"GET", "/v1/events?after=" + strings.Repeat("x", maxCursor+1), "", 422, "invalid-request", "query.after"},
 		{"POST", "/v1/validate", `{"token":"x","kinds":["ticket"]}`, 422, "invalid-request", "body.kinds"},
 		{"POST", "/v1/validate", `{"token":"x","device":{"addr":"1.2.3.4"}}`, 422, "invalid-request", "body.device.addr"},
 		{"POST", "/v1/validate", `{"token":"x","device":{"IP":"1.2.3.4"}}`, 422, "invalid-request", "body.device.IP"},

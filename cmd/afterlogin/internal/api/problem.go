@@ -31,7 +31,8 @@ type Problem struct {
 	RequestID string       `json:"request_id,omitempty" doc:"Names the request in the server's log."`
 	Errors    []FieldError `json:"errors,omitempty" doc:"Where the request is wrong."`
 
-	header http.Header // sent with it
+	header http.Header          // sent with it
+	who    afterlogin.SessionID // of a key that may not do this
 }
 
 // A FieldError is one mistake in a request.
@@ -134,6 +135,8 @@ func (a *API) problem(ctx context.Context, err error) *Problem {
 	case errors.Is(err, afterlogin.ErrRateLimited):
 		p = NewProblem(http.StatusTooManyRequests, "rate-limited", "too many requests, or too many tokens of one session: wait for as long as Retry-After says")
 		p.header = http.Header{"Retry-After": {strconv.Itoa(retryAfter(err))}}
+	case errors.Is(err, afterlogin.ErrOnHold):
+		p = NewProblem(http.StatusConflict, "on-hold", strings.TrimPrefix(err.Error(), afterlogin.ErrOnHold.Error()+": ")+" holds it already: whoever put it on hold decides; take it off first to hold it for another reason")
 	case errors.Is(err, afterlogin.ErrNoSession):
 		p = NewProblem(http.StatusNotFound, "no-such-session", "there is no such session, or it ended long ago")
 	case errors.Is(err, afterlogin.ErrBadSessionID):
@@ -146,6 +149,9 @@ func (a *API) problem(ctx context.Context, err error) *Problem {
 	case errors.Is(err, afterlogin.ErrStaleSignIn):
 		p = NewProblem(http.StatusConflict, "stale-sign-in",
 			"the subject was signed out everywhere after the mark was made, so the password that was checked may be the old one: begin anew and check it again")
+	case errors.Is(err, afterlogin.ErrSessionLimit):
+		p = NewProblem(http.StatusConflict, "session-limit",
+			"the subject has as many as it may have at once: "+strings.TrimPrefix(err.Error(), afterlogin.ErrSessionLimit.Error()+": ")+"; end one of them first")
 	case errors.As(err, &large):
 		p = invalid("body.data", "%v", large)
 	case errors.As(err, &refused):

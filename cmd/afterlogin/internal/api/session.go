@@ -34,6 +34,8 @@ type Session struct {
 	Actor      string     `json:"actor,omitempty" doc:"Who acts for the subject (RFC 8693)."`
 	Networks   []string   `json:"networks,omitempty" doc:"Where an API key may be used from; absent: anywhere."`
 	Rate       int        `json:"rate,omitempty" doc:"How many requests a minute an API key may make on each node; absent: any number."`
+	Frozen     bool       `json:"frozen,omitempty" doc:"It is on hold: refused until it is thawed."`
+	FrozenWhy  string     `json:"frozen_reason,omitempty" doc:"Why it is on hold."`
 	EndedAt    *time.Time `json:"ended_at,omitempty" doc:"When it ended, if it has."`
 	EndedWhy   string     `json:"ended_reason,omitempty" doc:"Why it ended: signed_out, signed_out_all, administrator, superseded, expired, idle, reused, …"`
 }
@@ -58,6 +60,9 @@ func newSession(s *afterlogin.Session) *Session {
 		Device: Device{UserAgent: s.Device.UserAgent},
 		Grant:  string(s.Grant), Origin: string(s.Origin), Client: s.Client, Audience: s.Audience, Actor: s.Actor(),
 		Generation: s.Generation, Scopes: s.Scopes, EndedAt: stamp(s.Ended), EndedWhy: string(s.Why),
+	}
+	if s.Frozen() {
+		out.Frozen, out.FrozenWhy, out.EndedWhy = true, string(s.Why), ""
 	}
 	if s.Device.Addr.IsValid() {
 		out.Device.IP = s.Device.Addr.String()

@@ -57,8 +57,16 @@ type IDInput struct {
 type revokeInput struct {
 	IDInput
 	Derived bool `query:"derived" doc:"Also everything that came from it."`
+	Why
 	Wait
 }
+
+// Why is what the calls that end sessions are told of the reason.
+type Why struct {
+	Reason string `query:"reason" enum:"administrator,signed_out,signed_out_all,password_changed,reported" default:"administrator" doc:"What the person is told when they come back: an administrator ended it, they signed out (everywhere), the password was changed on another device, they reported that it was not them."`
+}
+
+func (w *Why) why() afterlogin.Reason { return afterlogin.Reason(w.Reason) }
 
 // Wait is what the calls that end sessions and API keys have in common.
 type Wait struct {
@@ -128,9 +136,11 @@ func (a *API) sessionRoutes() {
 }
 
 // badID says where the id stands that is none.
-func badID(err error) error {
+func badID(err error) error { return badIDAt("path.id", err) }
+
+func badIDAt(where string, err error) error {
 	if errors.Is(err, afterlogin.ErrBadSessionID) {
-		return NewProblem(http.StatusBadRequest, "bad-session-id", "path.id: "+err.Error(), FieldError{"path.id", err.Error()})
+		return NewProblem(http.StatusBadRequest, "bad-session-id", where+": "+err.Error(), FieldError{where, err.Error()})
 	}
 	return err
 }
@@ -160,6 +170,9 @@ func (a *API) issueRequest(in *CreateRequest) (r afterlogin.IssueRequest, err er
 			return r, invalid("body.remember", "is the policy %s, and policy names another: give one of them", afterlogin.PolicyRemember)
 		}
 		r.Policy = afterlogin.PolicyRemember
+	}
+	if r.Policy == afterlogin.PolicyConsole {
+		return r, invalid("body.policy", "%s is for the console, which makes its sessions itself: see POST /v1/console/links", afterlogin.PolicyConsole)
 	}
 	if r.Policy == afterlogin.PolicyAPIKey {
 		return r, invalid("body.policy", "%s is for API keys: it has no idle limit", afterlogin.PolicyAPIKey)
@@ -220,15 +233,15 @@ func (a *API) revokeSession(ctx context.Context, in *revokeInput) (*struct{}, er
 		if err := need(ctx, "ending an API key", APIKeysWrite, Admin); err != nil {
 			return nil, err
 		}
-		if err := mayTouch(ctx, s); err != nil {
-			return nil, err
-		}
 	case afterlogin.KindClient:
 		return nil, NewProblem(http.StatusNotFound, "no-such-session", "that is an OAuth client: it is removed, not signed out")
 	}
+	if err := mayTouch(ctx, s); err != nil { // a session of the console's
+		return nil, err
+	}
 	if in.Derived {
-		_, err := a.authority.RevokeFrom(ctx, id, afterlogin.ReasonAdministrator)
+		_, err := a.authority.RevokeFrom(ctx, id, in.why())
 		return in.done(ctx, a, err)
 	}
-	return in.done(ctx, a, a.authority.Revoke(ctx, id, afterlogin.ReasonAdministrator))
+	return in.done(ctx, a, a.authority.Revoke(ctx, id, in.why()))
 }

@@ -54,7 +54,7 @@ type signingKeyOutput struct{ Body *SigningKey }
 
 func (a *API) signingKeyRoutes() {
 	register(a, route{
-		method: http.MethodGet, path: "/v1/keys", scope: Admin, id: "list-signing-keys", status: http.StatusOK,
+		method: http.MethodGet, path: "/v1/keys", scope: ServerRead, id: "list-signing-keys", status: http.StatusOK,
 		summary: "List signing keys", text: "Those that sign JWTs, those that will, and those that did, until a month after their end.",
 	}, func(ctx context.Context, _ *struct{}) (*signingKeysOutput, error) {
 		if err := a.hasKeys(); err != nil {

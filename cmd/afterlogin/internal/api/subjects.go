@@ -23,6 +23,7 @@ type subjectRevokeInput struct {
 	SubjectInput
 	Except string `query:"except" doc:"A session that stays: the one that asks, usually." maxLength:"64"`
 	Scope  string `query:"scope" enum:"sessions,everything" default:"sessions" doc:"everything ends the API keys, too."`
+	Why
 	Wait
 }
 
@@ -84,7 +85,7 @@ func (a *API) revokeSubject(ctx context.Context, in *subjectRevokeInput) (*struc
 		}
 	}
 	if in.Except == "" {
-		return in.done(ctx, a, a.authority.RevokeSubject(ctx, 0, in.Subject, scope, afterlogin.ReasonSignedOutAll))
+		return in.done(ctx, a, a.authority.RevokeSubject(ctx, 0, in.Subject, scope, in.why()))
 	}
 	if scope == afterlogin.Everything {
 		return nil, invalid("query.except", "everything spares nothing: leave scope or except away")
@@ -98,5 +99,5 @@ func (a *API) revokeSubject(ctx context.Context, in *subjectRevokeInput) (*struc
 	case s.Subject != in.Subject || s.Kind != afterlogin.KindSession:
 		return nil, invalid("query.except", "is not a session of this subject")
 	}
-	return in.done(ctx, a, a.authority.RevokeOthers(ctx, s.ID, afterlogin.ReasonSignedOutAll))
+	return in.done(ctx, a, a.authority.RevokeOthers(ctx, s.ID, in.why()))
 }

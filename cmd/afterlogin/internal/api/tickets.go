@@ -81,6 +81,9 @@ func (a *API) createTicket(ctx context.Context, in *struct{ Body TicketRequest }
 	if s.Anonymous() {
 		return nil, anonymous(string(s.ID))
 	}
+	if err := mayTouch(ctx, s); err != nil {
+		return nil, err
+	}
 	got, err := a.authority.IssueTicket(ctx, s, afterlogin.TicketRequest{Target: in.Body.Target, Nonce: in.Body.Nonce, Lifetime: life})
 	if err != nil {
 		return nil, err

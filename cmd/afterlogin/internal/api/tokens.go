@@ -35,9 +35,9 @@ type ValidateRequest struct {
 // Verdict says whether a token is good.
 type Verdict struct {
 	Active     bool     `json:"active"`
-	Reason     string   `json:"reason,omitempty" doc:"Why it is not: malformed, forged, unknown, revoked, signed_out_all, superseded, expired, idle, reused, renew, wrong_kind, wrong_audience, wrong_network, scope, stale_auth, rate_limited, …"`
+	Reason     string   `json:"reason,omitempty" doc:"Why it is not: malformed, forged, unknown, revoked, signed_out_all, superseded, expired, idle, reused, renew, wrong_kind, wrong_audience, wrong_network, scope, stale_auth, frozen, rate_limited, …"`
 	RetryAfter int      `json:"retry_after,omitempty" doc:"With rate_limited: in how many seconds the key is good again. Answer 429."`
-	Cause      string   `json:"cause,omitempty" doc:"Why it was ended, if the reason is revoked."`
+	Cause      string   `json:"cause,omitempty" doc:"Why it was ended or put on hold, if the reason is revoked, signed_out_all or frozen and it is known."`
 	Message    string   `json:"message,omitempty" doc:"What to tell the person, if anything."`
 	Session    *Session `json:"session,omitempty" doc:"Only with active."`
 	RenewalDue bool     `json:"renewal_due,omitempty" doc:"The token should be renewed soon: POST /v1/renew."`
@@ -60,21 +60,6 @@ type Renewed struct {
 	Verdict
 }
 
-// ExplainRequest asks what the server thinks of a token.
-type ExplainRequest struct {
-	Token  string       `json:"token" maxLength:"4096"`
-	Device *DeviceInput `json:"device,omitempty" doc:"Where it is presented from."`
-}
-
-// Explanation is what the server thinks of a token, check by check.
-type Explanation struct {
-	Valid   bool              `json:"valid"`
-	Reason  string            `json:"reason,omitempty"`
-	Steps   []afterlogin.Step `json:"steps" doc:"The checks in the order in which they are made."`
-	Session *Session          `json:"session,omitempty"`
-	At      time.Time         `json:"at"`
-}
-
 func (a *API) tokenRoutes() {
 	a.validateRoute()
 	register(a, route{
@@ -83,11 +68,7 @@ func (a *API) tokenRoutes() {
 		text: "For apps that keep their token themselves. However many requests present one token at once, there is one successor. " +
 			"The answer is 200 for a token that is not good, too; an out-of-date one ends its session.",
 	}, a.renew)
-	register(a, route{
-		method: http.MethodPost, path: "/v1/explain", scope: Explain, id: "explain-token", status: http.StatusOK,
-		errors: []int{http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType}, summary: "Explain a token",
-		text: "Says what validation would, check by check, and changes nothing: where validation would end the session, this only says so.",
-	}, a.explain)
+	a.explainRoutes()
 }
 
 func (a *API) renew(ctx context.Context, in *struct{ Body RenewRequest }) (*struct{ Body Renewed }, error) {
@@ -104,22 +85,6 @@ func (a *API) renew(ctx context.Context, in *struct{ Body RenewRequest }) (*stru
 	}
 	v.RenewalDue = false
 	return &struct{ Body Renewed }{Renewed{Token: got.Token.Reveal(), Verdict: v}}, nil
-}
-
-func (a *API) explain(ctx context.Context, in *struct{ Body ExplainRequest }) (*struct{ Body Explanation }, error) {
-	from, err := in.Body.Device.client()
-	if err != nil {
-		return nil, err
-	}
-	ex, err := a.authority.Explain(ctx, afterlogin.TokenFrom(in.Body.Token), from)
-	if err != nil {
-		return nil, err
-	}
-	out := &struct{ Body Explanation }{Explanation{Valid: ex.Valid, Reason: string(ex.Reason), Steps: ex.Steps, At: ex.At.UTC()}}
-	if ex.Session != nil {
-		out.Body.Session = newSession(ex.Session)
-	}
-	return out, nil
 }
 
 // verdict turns what the authority says into an answer. The error is for what is neither yes nor no.

@@ -149,17 +149,15 @@ func (a *API) listUsers(ctx context.Context, in *userListInput) (*struct{ Body U
 	if a.users == nil {
 		return nil, noUsers()
 	}
-	if in.Cursor != "" && users.CheckName(in.Cursor) != nil {
-		return nil, NewProblem(http.StatusBadRequest, "bad-cursor", "the cursor is not one of this list: give back next_cursor unchanged",
-			FieldError{"query.cursor", "is not one of this list"})
-	}
 	// The least names behind the cursor are kept, and one more that says whether there is a next page.
 	var page []*users.User
+	known := in.Cursor == "" // a cursor is the name of a user, and users stay
 	for u, err := range a.users.All(ctx) {
 		if err != nil {
 			return nil, badUser(err)
 		}
 		if u.Name <= in.Cursor {
+			known = known || u.Name == in.Cursor
 			continue
 		}
 		at, _ := slices.BinarySearchFunc(page, u.Name, func(x *users.User, name string) int { return strings.Compare(x.Name, name) })
@@ -168,6 +166,10 @@ func (a *API) listUsers(ctx context.Context, in *userListInput) (*struct{ Body U
 		}
 		page = slices.Insert(page, at, u)
 		page = page[:min(len(page), in.Limit+1)]
+	}
+	if !known {
+		return nil, NewProblem(http.StatusBadRequest, "bad-cursor", "the cursor is not one of this list: give back next_cursor unchanged",
+			FieldError{"query.cursor", "is not one of this list"})
 	}
 	out := &struct{ Body UserList }{UserList{Data: []*User{}}}
 	if len(page) > in.Limit {

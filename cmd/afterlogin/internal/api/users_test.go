@@ -148,7 +148,7 @@ func TestListUsers(t *testing.T) {
 			}
 		}
 	}
-	for query, kind := range map[string]string{"?limit=0": "invalid-request", "?limit=1001": "invalid-request", "?cursor=No%20name": "bad-cursor", "?subject=x": "invalid-request"} {
+	for query, kind := range map[string]string{"?limit=0": "invalid-request", "?limit=1001": "invalid-request", "?cursor=No%20name": "bad-cursor", "?cursor=junk": "bad-cursor", "?subject=x": "invalid-request"} {
 		if a := f.do("GET", "/v1/users"+query, f.key, ""); a.status < 400 || a.status > 422 || a.kind() != kind {
 			t.Errorf("%s: %d %s", query, a.status, a.body)
 		}
