@@ -46,7 +46,7 @@ export async function watch(context, troubles) {
 	});
 	context.on('weberror', (e) => troubles.push(`uncaught: ${e.error()}`));
 	context.on('console', (m) => {
-		const asked = /^Failed to load resource: the server responded with a status of (400|401|403|404|405|422) /;
+		const asked = /^Failed to load resource: the server responded with a status of (400|401|403|404|405|409|410|422) /;
 		if (m.type() === 'error' && !asked.test(m.text())) {
 			troubles.push(`console: ${m.text()}`);
 		}
@@ -63,6 +63,18 @@ export async function step(what, run) {
 		throw e;
 	}
 	console.log(`ok      ${what} (${Date.now() - began} ms)`);
+}
+
+/** soonest measures up to three times, until a time was under a second, and returns that one: a busy machine may stall once. */
+export async function soonest(measure) {
+	const took = [];
+	for (let i = 0; i < 3; i++) {
+		took.push(await measure());
+		if (took.at(-1) < 1000) {
+			return took.at(-1);
+		}
+	}
+	assert.fail(`it took ${took.join(', ')} ms`);
 }
 
 /** cookieOf returns the one session cookie of the context, and undefined if there is none. */
