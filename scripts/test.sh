@@ -52,6 +52,7 @@ install nginx nginx-light
 install caddy caddy
 install haproxy haproxy
 install apache2 apache2-bin
+install promtool prometheus # for the alert rules in deploy/
 install /usr/share/lua/5.3/socket.lua lua-socket # for Apache
 for dir in test/browser test/oauth; do
 	[ -d "$dir/node_modules" ] && [ "$dir/node_modules/.package-lock.json" -nt "$dir/package-lock.json" ] ||

@@ -98,7 +98,7 @@ func runScript(t *testing.T, script string, env ...string) {
 			t.Fatalf("the npm package %s is missing: %s", name, install)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, node, script)
 	cmd.Dir = dir

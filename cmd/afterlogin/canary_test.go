@@ -9,11 +9,13 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -36,11 +38,20 @@ func traces(t *testing.T, token string) (all [][]byte) {
 }
 
 // TestCanary has a server issue tokens, take them back in every way and in every wrong place, and stop; and then looks
-// for them in everything that was written: the data directory, the log, the errors, and what the commands print.
+// for them in everything that was written: the data directory, the log, the errors, the metrics, the traces, and what the
+// commands print.
 func TestCanary(t *testing.T) {
 	t.Parallel()
 	data := filepath.Join(t.TempDir(), "data")
-	s, err := startServer(t, data)
+	var mu sync.Mutex
+	var spans bytes.Buffer // as they are sent
+	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		io.Copy(&spans, r.Body)
+	}))
+	defer collector.Close()
+	s, err := startServer(t, data, "OTEL_EXPORTER_OTLP_ENDPOINT="+collector.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,6 +125,15 @@ func TestCanary(t *testing.T) {
 			send("POST", "/v1/sessions", `{"subject":"x","auth":{"`+next+`":1}}`, s.key)
 			send("POST", "/v1/explain", `"`+next+`"`, s.key)
 			send("POST", "/v1/renew", `{"token":{"`+next+`":"`+next+`"}}`, s.key)
+			// In calls that the audit log tells of.
+			send("PATCH", "/v1/users/x", `{"`+next+`":true}`, s.key)
+			send("POST", "/v1/users", `{"name":"x","password":"`+next+`","scopes":["`+next+`"]}`, s.key)
+			send("DELETE", "/v1/subjects/"+next[:60]+"/sessions", "", s.key)
+			send("DELETE", "/v1/api-keys/"+next[:60], "", s.key)
+			send("POST", "/v1/keys/rotate", `{"algorithm":"`+next+`"}`, s.key)
+			send("GET", "/v1/audit?subject="+next[:60]+"&type="+next[:50], "", s.key)
+			send("GET", "/v1/audit/export?actor="+next[:60], "", s.key)
+			send("GET", "/v1/events?wait=0&after="+next[:80], "", s.key)
 			send("GET", "/v1/sessions?cursor="+next[:70], "", s.key)
 			send("GET", "/v1/sessions/"+next[:50], "", s.key)
 			send("GET", "/livez", "", "", "X-Request-Id: "+next, "User-Agent: "+next, "Host: "+next)
@@ -128,12 +148,19 @@ func TestCanary(t *testing.T) {
 			send("DELETE", "/v1/sessions/"+next, "", s.key)
 		case 2:
 			send("DELETE", "/v1/sessions/"+id, "", s.key)
+			send("GET", "/v1/subjects/subject-canary/sessions", "", s.key, "User-Agent: agent-canary")
 		case 3:
 			send("DELETE", "/v1/subjects/s0/sessions", "", s.key)
 		}
 	}
 	run("", "sessions", "list", "--all", "--ended")
 	run("", "sessions", "list", "--all", "--ended", "--json")
+	run("", "audit", "list", "--all")
+	run("", "audit", "export")
+	run("", "audit", "verify")
+	run("", "overview", "--json")
+	send("GET", "/metrics", "", "", "Accept: application/openmetrics-text; version=1.0.0")
+	send("GET", "/v1/overview", "", s.key)
 	s.cmd.Process.Signal(syscall.SIGTERM)
 	<-s.log.ended
 	if err := s.cmd.Wait(); err != nil {
@@ -150,6 +177,20 @@ func TestCanary(t *testing.T) {
 				return
 			}
 		}
+	}
+	mu.Lock()
+	look("the traces", spans.Bytes())
+	for _, name := range []string{"subject-canary", "agent-canary", "admin.key"} {
+		if bytes.Contains(spans.Bytes(), []byte(name)) {
+			t.Errorf("%s stands in the traces", name)
+		}
+	}
+	if !bytes.Contains(spans.Bytes(), []byte("/v1/sessions/{id}")) || !bytes.Contains(spans.Bytes(), []byte("store apply")) {
+		t.Error("there are no traces")
+	}
+	mu.Unlock()
+	if !bytes.Contains(texts.Bytes(), []byte(`# {trace_id="`)) || !strings.Contains(s.log.String(), `"trace_id":"`) {
+		t.Error("no trace is named in the metrics or in the log")
 	}
 	look("the log", []byte(s.log.String()))
 	look("an error or a command's output", texts.Bytes())
@@ -170,6 +211,9 @@ func TestCanary(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join(data, "admin.key"))
 	if err != nil || !slices.ContainsFunc(find, func(f []byte) bool { return bytes.Contains(b, f) }) {
 		t.Errorf("the admin key is not found in its file: %v", err)
+	}
+	if !strings.Contains(texts.String(), `"type":"api.revoke-session"`) {
+		t.Error("no act is in the audit log")
 	}
 	var anyLine struct{ Msg string }
 	if !strings.Contains(s.log.String(), `"msg":"request"`) || json.Unmarshal([]byte(strings.SplitN(s.log.String(), "\n", 2)[0]), &anyLine) != nil {

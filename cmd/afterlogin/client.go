@@ -199,6 +199,15 @@ func (r *remote) download(ctx context.Context, path string, to io.Writer) error 
 
 // refusal turns an answer that is not a success into an error.
 func (r *remote) refusal(resp *http.Response, answer []byte) error {
+	err := r.refused(resp, answer)
+	var f *failure
+	if errors.As(err, &f) { // of the server, or of a proxy whose server is being started
+		f.again = resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode >= 500
+	}
+	return err
+}
+
+func (r *remote) refused(resp *http.Response, answer []byte) error {
 	var p api.Problem
 	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if media != "application/problem+json" || json.Unmarshal(answer, &p) != nil {

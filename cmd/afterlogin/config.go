@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/api"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/config"
 )
 
@@ -86,18 +87,7 @@ func (p *program) configShowCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		type setting struct {
-			Key    string `json:"key"`
-			Value  string `json:"value"`
-			Source string `json:"source"`
-		}
-		var all []setting
-		for _, s := range config.Settings() {
-			all = append(all, setting{s.Name(), s.Text(&l.Config), l.Source(s.Name())})
-		}
-		for key, value := range l.Config.PolicyValues {
-			all = append(all, setting{key, value, l.Source(key)})
-		}
+		all := settingsOf(l)
 		if asJSON {
 			return json.NewEncoder(p.Out).Encode(all)
 		}
@@ -108,6 +98,17 @@ func (p *program) configShowCommand() *cobra.Command {
 		return w.Flush()
 	}
 	return c
+}
+
+// settingsOf lists every setting in effect, with where it came from. Secrets are masked.
+func settingsOf(l *config.Loaded) (all []api.Setting) {
+	for _, s := range config.Settings() {
+		all = append(all, api.Setting{Key: s.Name(), Value: s.Text(&l.Config), Source: l.Source(s.Name()), Doc: s.Doc})
+	}
+	for key, value := range l.Config.PolicyValues {
+		all = append(all, api.Setting{Key: key, Value: value, Source: l.Source(key)})
+	}
+	return all
 }
 
 func (p *program) configExampleCommand() *cobra.Command {
@@ -146,6 +147,8 @@ func topics() []*cobra.Command {
 	}
 	env += "  " + config.PolicyVariable + "\n"
 	env += fmt.Sprintf("  %-*s  a duration of a policy, as in AFTERLOGIN_POLICY_BROWSER_IDLE=30m\n", width, "")
+	env += "  " + config.RehearsalVariable + "\n"
+	env += fmt.Sprintf("  %-*s  a stricter one to rehearse, as in AFTERLOGIN_REHEARSAL_POLICY_BROWSER_IDLE=15m\n", width, "")
 	return []*cobra.Command{
 		{Use: "exit-codes", Short: "What the exit codes mean", Long: "Exit codes.\n\n" +
 			"    0  ok, or the answer is yes\n" +

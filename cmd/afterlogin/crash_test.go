@@ -31,6 +31,7 @@ func crashes() int {
 type held struct {
 	id, token, subject string
 	ended              bool
+	alone              bool // by a call about it alone
 }
 
 // shopper signs in, renews, signs out and signs out everywhere, one after the other, and remembers what was answered.
@@ -117,7 +118,7 @@ func (c *shopper) step(client *remoteCaller) error {
 			c.forget(h)
 			return err
 		}
-		h.ended = true
+		h.ended, h.alone = true, true
 		c.changed("sign-out", h)
 	default:
 		var all []*held
@@ -230,6 +231,7 @@ func TestKill(t *testing.T) {
 			t.Errorf("only %d of %s: the load was none", total[what], what)
 		}
 	}
+	checkAudit(t, s, shoppers)
 	t.Logf("%d crashes in %v: %v acknowledged changes, none lost", crashes(), time.Since(began).Round(time.Second), total)
 }
 

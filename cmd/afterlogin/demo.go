@@ -98,7 +98,11 @@ func runDemo(ctx context.Context, out io.Writer, c demo.Config) error {
 	case err != nil:
 		return err
 	}
-	banner(out, d, c)
+	link, err := d.ConsoleLink(ctx)
+	if err != nil {
+		return errors.Join(err, d.Close())
+	}
+	banner(out, d, c, link)
 	err = d.Wait(ctx)
 	err = errors.Join(err, d.Close())
 	if err == nil && c.Data == "" {
@@ -110,9 +114,10 @@ func runDemo(ctx context.Context, out io.Writer, c demo.Config) error {
 }
 
 // banner says what there is, each line a thing to open or to run.
-func banner(out io.Writer, d *demo.Demo, c demo.Config) {
+func banner(out io.Writer, d *demo.Demo, c demo.Config, console string) {
 	fmt.Fprintf(out, "afterlogin demo: a shop on this machine, with real sessions in an embedded store\n\n")
-	fmt.Fprintf(out, "  Shop     %s      sign in as mia or tom, password demo\n\n", d.URL())
+	fmt.Fprintf(out, "  Shop     %s      sign in as mia or tom, password demo\n", d.URL())
+	fmt.Fprintf(out, "  Console  %s\n           (good once: see who is signed in, and the thief being found)\n\n", console)
 	fmt.Fprintf(out, "  1. Put something into the cart, then sign in. The cart comes along; the cookie is a new one.\n")
 	fmt.Fprintf(out, "  2. In a second terminal:  %s demo steal     copies the cookie\n", c.Command)
 	fmt.Fprintf(out, "     and then:              %s demo replay    uses the copy\n", c.Command)

@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,6 +38,8 @@ func TestMain(m *testing.M) {
 //	signin subject file var  signs the subject in, puts the token into the file and the session's id into the variable
 //	key name var             puts the id of the API key of that name into the variable
 //	kid EdDSA var            puts the id of the signing key of that algorithm into the variable
+//	take file pattern var    puts what the pattern matches first in the file into the variable
+//	spoil file old new       puts the new text into the place of the first old one
 //	mode file 0600           checks the permissions of a file
 //	code 3 args...           runs afterlogin and checks its exit code
 func TestScripts(t *testing.T) {
@@ -83,6 +87,26 @@ func TestScripts(t *testing.T) {
 				}
 				ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(got.Token+"\n"), 0o600))
 				ts.Setenv(args[2], got.Session.ID)
+			},
+			"spoil": func(ts *testscript.TestScript, neg bool, args []string) {
+				if len(args) != 3 {
+					ts.Fatalf("usage: spoil file old new")
+				}
+				text := ts.ReadFile(args[0])
+				if !strings.Contains(text, args[1]) {
+					ts.Fatalf("%s is not in %s", args[1], args[0])
+				}
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, args[1], args[2], 1)), 0o600))
+			},
+			"take": func(ts *testscript.TestScript, neg bool, args []string) {
+				if len(args) != 3 {
+					ts.Fatalf("usage: take file pattern var")
+				}
+				found := regexp.MustCompile(args[1]).FindString(ts.ReadFile(args[0]))
+				if found == "" {
+					ts.Fatalf("%s is not in %s", args[1], args[0])
+				}
+				ts.Setenv(args[2], found)
 			},
 			"code": func(ts *testscript.TestScript, neg bool, args []string) {
 				if len(args) < 1 {
@@ -224,6 +248,13 @@ func launch(t testing.TB, data string, args ...string) (*serving, <-chan string,
 	s := &serving{log: &logged{ended: make(chan struct{})}}
 	s.cmd = exec.Command("afterlogin", append([]string{"serve", "--data", data, "--listen", "127.0.0.1:0", "--drain", "0s", "--log-level", "debug", "--log-format", "json"}, args...)...)
 	s.cmd.Env = append(os.Environ(), "GOMAXPROCS=2")
+	s.cmd.Args = slices.DeleteFunc(s.cmd.Args, func(a string) bool { // those of the environment
+		otel := strings.HasPrefix(a, "OTEL_")
+		if otel {
+			s.cmd.Env = append(s.cmd.Env, a)
+		}
+		return otel
+	})
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {
 		return nil, nil, err

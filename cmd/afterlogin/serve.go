@@ -50,7 +50,7 @@ func (p *program) serveCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		s, err := server.Open(cmd.Context(), server.Options{Config: l.Config, Logger: log, NewAdminKey: newKey})
+		s, err := server.Open(cmd.Context(), server.Options{Config: l.Config, Settings: settingsOf(l), Logger: log, NewAdminKey: newKey, Version: version(), Addr: listener.Addr()})
 		if err != nil {
 			listener.Close()
 			return err
@@ -60,6 +60,9 @@ func (p *program) serveCommand() *cobra.Command {
 			log.Info("listening", "url", url, "data", l.Config.Data, "store", s.Store, "admin_key", s.AdminKey, "version", version())
 		} else {
 			fmt.Fprintf(p.Err, "afterlogin %s  %s\n  data       %s\n  store      %s\n  admin key  %s\n", version(), url, l.Config.Data, s.Store, s.AdminKey)
+			if l.Config.Console {
+				fmt.Fprintf(p.Err, "  console    %s/console/, with a link from: afterlogin console link\n", url)
+			}
 		}
 		err = s.Run(cmd.Context(), listener)
 		if cerr := s.Close(); err == nil {

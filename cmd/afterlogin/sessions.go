@@ -19,7 +19,7 @@ import (
 
 func (p *program) sessionsCommand() *cobra.Command {
 	return group("sessions", "List, show and end sessions", "List, show and end the sessions and API keys of a server.",
-		p.sessionsListCommand(), p.sessionsShowCommand(), p.sessionsRevokeCommand())
+		p.sessionsListCommand(), p.sessionsShowCommand(), p.sessionsExplainCommand(), p.sessionsRevokeCommand(), p.sessionsFreezeCommand(), p.sessionsThawCommand())
 }
 
 func (p *program) sessionsListCommand() *cobra.Command {
@@ -230,6 +230,9 @@ func (p *program) sessionsShowCommand() *cobra.Command {
 		line("user agent", s.Device.UserAgent)
 		line("generation", strconv.FormatUint(uint64(s.Generation), 10))
 		line("scopes", strings.Join(s.Scopes, " "))
+		if s.Frozen {
+			line("on hold", s.FrozenWhy)
+		}
 		if s.EndedAt != nil {
 			line("ended", stamp(s.EndedAt)+" "+s.EndedWhy)
 		}
@@ -256,15 +259,16 @@ func notAToken(arg string) error {
 }
 
 func (p *program) sessionsRevokeCommand() *cobra.Command {
-	var subject, but string
+	var subject, but, search, undo string
 	var everything, derived, yes, wait bool
 	c := &cobra.Command{
-		Use: "revoke (<id>... | --subject <name>)", Short: "End sessions",
+		Use: "revoke (<id>... | --subject <name> | --query <query>)", Short: "End sessions",
 		Long: "End sessions and API keys by id, or all sessions of a subject. What has been ended stays ended; ending it again does no harm.\n\n" +
 			"Ending all sessions of a subject asks first, with their number. Without a terminal, say --yes.\n\n" +
+			"With --query, everything that the query means: it is counted and shown, and asked about; then it is frozen at once, and ended when the undo window is over. Until then \"afterlogin revocations undo\" takes it back. Ctrl-C leaves it going on.\n\n" +
 			"With --derived, everything that came from the session ends, too: the offline grants and the API keys that the person made while signed in to it.\n\n" +
 			"Where several servers share a store, the others hear of it within milliseconds, and within a second in any case. With --wait, the command ends when none can accept it any more.",
-		Example: "  afterlogin sessions revoke ses_B4k…\n  afterlogin sessions revoke --subject mia --others-than ses_B4k…\n  afterlogin sessions revoke --subject build-server --everything --yes",
+		Example: "  afterlogin sessions revoke ses_B4k…\n  afterlogin sessions revoke --subject mia --others-than ses_B4k…\n  afterlogin sessions revoke --subject build-server --everything --yes\n  afterlogin sessions revoke --query 'client=mobile last_seen<90d' --undo 1h",
 	}
 	r := p.remoteFlags(c)
 	c.Flags().StringVar(&subject, "subject", "", "all sessions of this subject")
@@ -273,12 +277,23 @@ func (p *program) sessionsRevokeCommand() *cobra.Command {
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	c.Flags().BoolVar(&derived, "derived", false, "also everything that came from the session, API keys, too")
 	c.Flags().BoolVar(&wait, "wait", false, "until no server can accept them any more")
+	c.Flags().StringVar(&search, "query", "", "everything that this means: client=mobile last_seen<90d")
+	c.Flags().StringVar(&undo, "undo", "", "with --query: for how long it can be undone; 10m if you do not say, 0 for none, at most 24h")
+	c.MarkFlagsMutuallyExclusive("query", "subject")
+	c.MarkFlagsMutuallyExclusive("query", "derived")
+	c.MarkFlagsMutuallyExclusive("query", "wait")
 	c.MarkFlagsMutuallyExclusive("others-than", "everything")
 	c.MarkFlagsMutuallyExclusive("subject", "derived")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		switch {
+		switch byQuery := cmd.Flags().Changed("query"); {
+		case !byQuery && undo != "":
+			return usage("add --query", "--undo is about a query")
+		case byQuery && (len(args) > 0 || but != "" || everything):
+			return usage("give one of them", "--query goes with neither ids nor a subject")
+		case byQuery:
+			return p.revokeByQuery(cmd.Context(), r, search, undo, yes)
 		case len(args) == 0 && subject == "":
-			return usage("name ids, or a subject with --subject", "nothing to revoke")
+			return usage("name ids, a subject with --subject, or a query with --query", "nothing to revoke")
 		case len(args) > 0 && subject != "":
 			return usage("give one of them", "ids and --subject do not go together")
 		case subject == "" && (but != "" || everything):

@@ -2,13 +2,11 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -45,17 +43,7 @@ func (p *program) tokenExplainCommand() *cobra.Command {
 		if err := r.call(cmd.Context(), http.MethodPost, "/v1/explain", nil, api.ExplainRequest{Token: token}, &ex); err != nil {
 			return err
 		}
-		if asJSON {
-			if err := json.NewEncoder(p.Out).Encode(ex); err != nil {
-				return err
-			}
-		} else if err := p.printExplanation(&ex); err != nil {
-			return err
-		}
-		if !ex.Valid {
-			return &failure{code: exitNo}
-		}
-		return nil
+		return p.explained(&ex, asJSON)
 	}
 	return c
 }
@@ -87,27 +75,4 @@ func (p *program) readToken(ctx context.Context, file string) (string, error) {
 		return "", usage("give the token alone", "that is over 4096 bytes, and a token is not")
 	}
 	return token, nil
-}
-
-func (p *program) printExplanation(ex *api.Explanation) error {
-	w := tabwriter.NewWriter(p.Out, 0, 0, 2, ' ', 0)
-	for _, s := range ex.Steps {
-		mark := "ok"
-		if !s.OK {
-			mark = "NO"
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", mark, s.Check, printable(s.Note))
-	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	if s := ex.Session; s != nil {
-		fmt.Fprintf(p.Out, "session %s of %s\n", s.ID, printable(or(s.Subject, "nobody yet")))
-	}
-	verdict := "valid"
-	if !ex.Valid {
-		verdict = "not valid: " + ex.Reason
-	}
-	_, err := fmt.Fprintln(p.Out, verdict)
-	return err
 }

@@ -21,10 +21,12 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/operate"
 	"github.com/afterlogin/afterlogin/httpauth"
 	"github.com/afterlogin/afterlogin/keyring"
 	"github.com/afterlogin/afterlogin/store/pebblestore"
@@ -66,6 +68,9 @@ type Demo struct {
 	shop      *shop
 	key       partnerKey
 	control   *control
+	desk      atomic.Pointer[operate.Desk]
+	console   *http.Server
+	consoleAt string
 	server    *http.Server
 	listeners []net.Listener
 	served    chan error // one for each listener, when it has ended
@@ -110,6 +115,9 @@ func Start(c Config) (_ *Demo, err error) {
 		return nil, err
 	}
 	if d.control, err = d.openControl(); err != nil {
+		return nil, err
+	}
+	if err := d.serveConsole(); err != nil {
 		return nil, err
 	}
 	d.serve(site)
@@ -218,13 +226,22 @@ func (d *Demo) openStore() error {
 	}
 	d.cleanup = append(d.cleanup, d.store.Close)
 	log := newEventLog()
+	observe := func(e afterlogin.Event) {
+		log.add(e)
+		if desk := d.desk.Load(); desk != nil {
+			desk.Observe(e)
+		}
+	}
 	d.authority, err = afterlogin.New(afterlogin.Config{
-		Store: d.store, Keys: ring, Policies: c.policies(), Issuer: d.issuer(), Observe: log.add, Logger: c.Logger, Now: c.Now,
+		Store: d.store, Keys: ring, Policies: c.policies(), Issuer: d.issuer(), Observe: observe, Logger: c.Logger, Now: c.Now,
 	})
 	if err != nil {
 		return err
 	}
 	d.cleanup = append(d.cleanup, d.authority.Close)
+	if err := d.openDesk(ring); err != nil {
+		return err
+	}
 	d.shop = &shop{
 		authority: d.authority, orders: book, events: log, policies: c.policies(),
 		command: c.Command, now: c.Now, log: c.Logger,

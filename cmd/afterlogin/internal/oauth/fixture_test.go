@@ -120,7 +120,7 @@ func (f *fixture) Write(b []byte) (int, error) {
 	return f.log.Write(b)
 }
 
-func newFixture(t testing.TB, st store.Store) *fixture {
+func newFixture(t testing.TB, st store.Store, change ...func(*afterlogin.Config)) *fixture {
 	t.Helper()
 	f := &fixture{t: t, now: time.Now(), store: &switchable{Store: st}, secret: make(map[string]string)}
 	log := slog.New(slog.NewTextHandler(f, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -129,7 +129,7 @@ func newFixture(t testing.TB, st store.Store) *fixture {
 	f.url = "http://" + web.Listener.Addr().String()
 	ring := keyring.New()
 	var err error
-	f.a, err = afterlogin.New(afterlogin.Config{
+	c := afterlogin.Config{
 		Store: f.store, Keys: ring, Now: f.clock, Logger: log, Issuer: f.url,
 		Observe: func(e afterlogin.Event) {
 			f.mu.Lock()
@@ -139,7 +139,11 @@ func newFixture(t testing.TB, st store.Store) *fixture {
 				f.s.Observe(e)
 			}
 		},
-	})
+	}
+	for _, f := range change {
+		f(&c)
+	}
+	f.a, err = afterlogin.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,6 +56,21 @@ func TestCodeFlow(t *testing.T) {
 	}
 }
 
+// One offline grant too many is refused as such, and the one that there is stays.
+func TestOfflineGrantLimit(t *testing.T) {
+	f := newFixture(t, memstore.New(), func(c *afterlogin.Config) {
+		c.Limits = map[afterlogin.Kind]afterlogin.SessionLimit{afterlogin.KindRefresh: {Max: 1, AtLimit: afterlogin.DenyNew}}
+	}).usual()
+	mia := f.signIn("mia")
+	a := f.grant(mia.Token, "app", "com.example.app:/cb", "read offline_access")
+	code := f.code(mia.Token, authorization("app", "com.example.app:/cb", "scope", "read offline_access"))
+	r := f.post(TokenPath, "app", "grant_type", clients.AuthorizationCode, "code", code, "redirect_uri", "com.example.app:/cb", "code_verifier", verifier)
+	if r.status != 400 || r.text("error") != InvalidGrant || !strings.Contains(r.text("error_description"), "as often as they may") {
+		t.Errorf("one too many: %d %s", r.status, r.body)
+	}
+	f.ok(TokenPath, "app", "grant_type", "refresh_token", "refresh_token", a.text("refresh_token"))
+}
+
 // An offline grant outlives the session, and goes with everything that came from it.
 func TestOfflineGrant(t *testing.T) {
 	f := newFixture(t, memstore.New()).usual()

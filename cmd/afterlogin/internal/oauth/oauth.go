@@ -201,6 +201,8 @@ func (s *Server) fault(ctx context.Context, err error) *Error {
 			s.log.ErrorContext(ctx, "the store cannot be asked", "err", err)
 		}
 		return unavailable()
+	case errors.Is(err, afterlogin.ErrSessionLimit): // there is no code for it; the code is used up, and to begin anew is right
+		return fail(InvalidGrant, "this person has given offline_access as often as they may: take one back first")
 	case errors.Is(err, afterlogin.ErrNoClient):
 		return badClient("there is no such client")
 	case errors.Is(err, afterlogin.ErrBadRequest):

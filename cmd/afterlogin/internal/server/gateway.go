@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/config"
-	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/login"
 	"github.com/afterlogin/afterlogin/gateway"
 	"github.com/afterlogin/afterlogin/jwt"
 )
@@ -31,7 +30,7 @@ func (s *Server) openGateway() error {
 	if o == nil {
 		return err
 	}
-	o.Authority, o.Sign, o.Refuse, o.Logger = s.authority, s.sign, login.Refuse, s.log
+	o.Authority, o.Sign, o.Refuse, o.Logger = s.authority, s.sign, refuse, s.log
 	if s.gateway, err = gateway.New(*o); err != nil {
 		return setup("afterlogin config check names the place", "%w", err)
 	}

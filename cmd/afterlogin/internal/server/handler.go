@@ -72,7 +72,9 @@ var always = []struct {
 func (s *Server) frame(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	start := time.Now()
 	id := newRequestID()
+	r, measured := s.telemetry.Begin(r)
 	r = r.WithContext(api.WithRequestID(r.Context(), id))
+	measured.With(r)
 	h := w.Header()
 	h["X-Request-Id"] = []string{id}
 	for i := range always {
@@ -82,12 +84,13 @@ func (s *Server) frame(w http.ResponseWriter, r *http.Request, next http.Handler
 		h.Set("Strict-Transport-Security", "max-age=63072000")
 	}
 	rec := &recorder{ResponseWriter: w, draining: &s.draining}
+	defer func() { measured.End(rec.status) }()
 	defer func() {
 		if p := recover(); p != nil {
 			if p == http.ErrAbortHandler {
 				panic(p)
 			}
-			s.log.Error("panic", "request_id", id, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			s.log.ErrorContext(r.Context(), "panic", "request_id", id, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			if rec.status != 0 {
 				panic(http.ErrAbortHandler) // half an answer is out: cut the connection, so that nobody takes it for whole
 			}
@@ -95,7 +98,7 @@ func (s *Server) frame(w http.ResponseWriter, r *http.Request, next http.Handler
 				"something went wrong here; the server's log says what, under this request_id").Write(rec, r)
 		}
 		if s.log.Enabled(r.Context(), slog.LevelDebug) { // what is put together for it costs, written or not
-			s.log.Debug("request", "request_id", id, "method", r.Method, "path", r.URL.Path, "status", rec.status,
+			s.log.DebugContext(r.Context(), "request", "request_id", id, "method", r.Method, "path", r.URL.Path, "status", rec.status,
 				"duration", time.Since(start), "remote", r.RemoteAddr)
 		}
 	}()

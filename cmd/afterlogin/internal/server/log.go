@@ -7,10 +7,12 @@ import (
 
 	"github.com/afterlogin/afterlogin"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/api"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/telemetry"
 )
 
 // NewLogger returns a logger for people or, with asJSON, for machines. Whatever looks like a token is not written: no
-// code of ours logs one, and this is for what a caller puts where nobody expects it.
+// code of ours logs one, and this is for what a caller puts where nobody expects it. In the context of a request that is
+// traced, a line names the trace (trace_id).
 func NewLogger(w io.Writer, level string, asJSON bool) *slog.Logger {
 	o := &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		switch a.Value.Kind() {
@@ -28,9 +30,9 @@ func NewLogger(w io.Writer, level string, asJSON bool) *slog.Logger {
 		o.Level = l
 	}
 	if asJSON {
-		return slog.New(slog.NewJSONHandler(w, o))
+		return slog.New(telemetry.LogHandler(slog.NewJSONHandler(w, o)))
 	}
-	return slog.New(slog.NewTextHandler(w, o))
+	return slog.New(telemetry.LogHandler(slog.NewTextHandler(w, o)))
 }
 
 // logEvents returns an observer that logs the authority's events: what points to a theft or to a loss as a warning, what
@@ -43,9 +45,14 @@ func logEvents(log *slog.Logger) func(afterlogin.Event) {
 			afterlogin.EventInURL:
 			level = slog.LevelWarn
 		case afterlogin.EventRevoked, afterlogin.EventKeyRevoked, afterlogin.EventKeyCreated, afterlogin.EventSubject,
-			afterlogin.EventClientCreated, afterlogin.EventClientChanged, afterlogin.EventClientRevoked:
+			afterlogin.EventClientCreated, afterlogin.EventClientChanged, afterlogin.EventClientRevoked,
+			afterlogin.EventFrozen, afterlogin.EventThawed, afterlogin.EventKeyFrozen, afterlogin.EventKeyThawed, afterlogin.EventGrantFrozen, afterlogin.EventGrantThawed:
 			level = slog.LevelInfo
 		}
-		log.Log(context.Background(), level, e.Type, "session", e.Session, "subject", e.Subject, "reason", e.Reason, "detail", e.Detail)
+		attrs := []any{"session", e.Session, "subject", e.Subject, "reason", e.Reason, "detail", e.Detail}
+		if e.Actor != "" {
+			attrs = append(attrs, "actor", e.Actor)
+		}
+		log.Log(context.Background(), level, e.Type, attrs...)
 	}
 }

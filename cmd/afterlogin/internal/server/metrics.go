@@ -2,85 +2,42 @@ package server
 
 import (
 	"net/http"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"os"
 
 	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/telemetry"
 	"github.com/afterlogin/afterlogin/store"
 )
 
-// The metrics. docs/server.md has a table of them. They are counts of the whole process and name nobody: no subject, no
-// session, no client.
-var (
-	cacheHits   = metric("cache_hits_total", "Validations answered from memory.")
-	cacheMisses = metric("cache_misses_total", "Validations that read the store.")
-	leaseLosses = metric("lease_losses_total", "Validations that read the store only because it had not been heard from within the lease.")
-	changeLag   = metric("revocation_lag_seconds", "How long changes took from their commit, on whichever server, until this one had dropped what it knew.")
-	feedChanges = metric("feed_changes_total", "Changes that came in on the store's feed.")
-	feedFails   = metric("feed_failures_total", "Questions to the store's feed without an answer.")
-	feedGaps    = metric("feed_gaps_total", "How often everything in memory was dropped, since changes may have been missed.")
-	clockSkew   = metric("store_clock_skew_seconds", "How far this server's clock is ahead of the store's.")
-)
-
-func metric(name, help string) *prometheus.Desc {
-	return prometheus.NewDesc("afterlogin_"+name, help, nil, nil)
-}
-
-// metrics collects from what counts by itself. feed is nil for a store that one process owns.
-type metrics struct {
-	stats func() afterlogin.Stats
-	feed  func() store.Feed
-}
-
-// openMetrics makes /metrics, on a registry of its own: what a library registers elsewhere stays out.
-func (s *Server) openMetrics() http.Handler {
-	m := metrics{stats: s.authority.Stats}
+// openTelemetry begins to measure: from here on the store is the one whose calls are timed. What it asks is there by the
+// time that somebody fetches the metrics.
+func (s *Server) openTelemetry(version string) (err error) {
+	o := telemetry.Options{
+		Stats:   func() afterlogin.Stats { return s.authority.Stats() },
+		Streams: func() int { return s.api.Streams() },
+		Version: version, Peers: s.config.TracePeers(), Getenv: os.Getenv, Logger: s.log,
+	}
 	if shared, ok := s.data.store.(store.Shared); ok {
-		m.feed = shared.Feed
+		o.Feed = shared.Feed
 	}
-	r := prometheus.NewRegistry()
-	r.MustRegister(m)
-	return promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 10})
+	if s.config.Users {
+		o.Users = s.logins
+	}
+	if s.telemetry, err = telemetry.New(o); err != nil {
+		return setup("the OTEL_… variables of the environment say where traces go; without them there are none", "%w", err)
+	}
+	s.data.store = s.telemetry.Store(s.data.store)
+	return nil
 }
 
-// Describe implements prometheus.Collector.
-func (m metrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{cacheHits, cacheMisses, leaseLosses} {
-		out <- d
-	}
-	if m.feed == nil {
-		return
-	}
-	for _, d := range []*prometheus.Desc{changeLag, feedChanges, feedFails, feedGaps, clockSkew} {
-		out <- d
-	}
-}
+// openMetrics returns what answers /metrics.
+func (s *Server) openMetrics() http.Handler { return s.telemetry }
 
-// Collect implements prometheus.Collector.
-func (m metrics) Collect(out chan<- prometheus.Metric) {
-	count := func(d *prometheus.Desc, n uint64) {
-		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n))
+// logins are the tries to sign in with a password.
+func (s *Server) logins() telemetry.Logins {
+	if s.users == nil {
+		return telemetry.Logins{}
 	}
-	s := m.stats()
-	count(cacheHits, s.Hits)
-	count(cacheMisses, s.Misses)
-	count(leaseLosses, s.LeaseLosses)
-	if m.feed == nil {
-		return
-	}
-	f := m.feed()
-	count(feedChanges, f.Changes)
-	count(feedFails, f.Failures)
-	count(feedGaps, f.Gaps)
-	out <- prometheus.MustNewConstMetric(clockSkew, prometheus.GaugeValue, f.Skew.Seconds())
-	var sum uint64
-	buckets := make(map[float64]uint64, len(store.LagBounds))
-	for i, n := range f.Lag {
-		sum += n
-		if i < len(store.LagBounds) {
-			buckets[store.LagBounds[i].Seconds()] = sum
-		}
-	}
-	out <- prometheus.MustNewConstHistogram(changeLag, sum, f.LagSum.Seconds(), buckets)
+	u := s.users.Stats()
+	return telemetry.Logins{Right: u.Right, Wrong: u.Wrong, Throttled: u.Throttled, Busy: u.Busy, Hashes: uint64(u.Hashes), Waiting: int(u.Waiting)}
 }

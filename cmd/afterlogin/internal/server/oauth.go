@@ -47,6 +47,9 @@ func (s *Server) observe(log func(afterlogin.Event)) func(afterlogin.Event) {
 		if o := s.oauth.Load(); o != nil {
 			o.Observe(e)
 		}
+		if d := s.desk.Load(); d != nil {
+			d.Observe(e)
+		}
 	}
 }
 

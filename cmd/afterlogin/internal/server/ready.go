@@ -36,26 +36,42 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
 	defer cancel()
-	err := s.data.store.Writable()
-	if err == nil {
-		err = s.authority.Ping(ctx)
-	}
-	if shared, ok := s.data.store.(store.Shared); ok && err == nil {
-		if err = attentive(shared, time.Now()); err == nil {
-			err = s.data.keys.Err()
-		}
-	}
-	if err != nil {
-		s.log.Error("not ready", "request_id", api.RequestID(r.Context()), "err", err)
+	if err := s.readiness(ctx); err != nil {
+		s.log.ErrorContext(ctx, "not ready", "request_id", api.RequestID(r.Context()), "err", err)
 		healthWhy(w, http.StatusServiceUnavailable, "unavailable", unready(err))
 		return
 	}
 	health(w, http.StatusOK, "ready")
 }
 
+// errStopping is why a server that was asked to stop is not ready.
+var errStopping = errors.New("the server is stopping")
+
+// readiness looks whether requests should be sent here. Of an error, unready says what to tell.
+func (s *Server) readiness(ctx context.Context) error {
+	if s.draining.Load() {
+		return errStopping
+	}
+	if err := s.data.store.Writable(); err != nil {
+		return err
+	}
+	if err := s.authority.Ping(ctx); err != nil {
+		return err
+	}
+	if shared, ok := s.data.store.(store.Shared); ok {
+		if err := attentive(shared, time.Now()); err != nil {
+			return err
+		}
+		return s.data.keys.Err()
+	}
+	return nil
+}
+
 // unready says in plain words why a server is not ready.
 func unready(err error) string {
 	switch {
+	case errors.Is(err, errStopping):
+		return "the server is stopping"
 	case errors.Is(err, store.ErrFull):
 		return "there is no room where the server keeps its data"
 	case errors.Is(err, pebblestore.ErrStalled):

@@ -17,11 +17,17 @@ import (
 	"time"
 
 	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/account"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/api"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/backend"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/config"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/console/entrance"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/geo"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/login"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/oauth"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/operate"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/rehearsal"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/telemetry"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/upstream"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/users"
 	"github.com/afterlogin/afterlogin/gateway"
@@ -47,8 +53,15 @@ func setup(hint, format string, args ...any) error {
 type Options struct {
 	Config config.Config
 	Logger *slog.Logger // required
+	// Settings are those of the configuration, with where they came from and secrets masked, for whoever asks what is in
+	// effect.
+	Settings []api.Setting
 	// NewAdminKey makes a new admin key and ends the old ones.
 	NewAdminKey bool
+	// Version is that of the program, for those who look at metrics.
+	Version string
+	// Addr is what Listen has opened; nil: not known yet.
+	Addr net.Addr
 
 	store backend.Backend // of a test, in the place of the one that the configuration names
 }
@@ -70,9 +83,14 @@ type Server struct {
 	users     *users.Users                 // nil: no built-in users
 	home      *login.Site                  // where people sign in on the server's own host; nil: no issuer
 	login     *login.Login
+	account   *account.Account // nil: there is no such page
+	places    *geo.DB          // nil: no database of places
 	upstream  *upstream.Upstream
 	tls       *tls.Config // nil: plain HTTP
 	handler   http.Handler
+	telemetry *telemetry.Telemetry
+	rehearsal *rehearsal.Rehearsal
+	desk      atomic.Pointer[operate.Desk]
 	metrics   http.Handler
 	draining  atomic.Bool
 }
@@ -90,6 +108,9 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 	if _, err := gatewayOptions(&o.Config); err != nil {
 		return nil, err
 	}
+	if _, err := stylesheet(&o.Config); err != nil {
+		return nil, err
+	}
 	d, err := openData(ctx, o)
 	if err != nil {
 		return nil, err
@@ -99,13 +120,25 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 		size = -1 // none; zero is the library's default
 	}
 	s := &Server{config: o.Config, log: o.Logger, data: d, tls: t, Store: d.name}
-	s.authority, err = afterlogin.New(afterlogin.Config{
-		Store: d.store, Keys: d.keys, Policies: o.Config.Policies, CacheSize: size, Logger: o.Logger, Observe: s.observe(logEvents(o.Logger)),
-		Issuer: o.Config.IssuerURL(), Algorithm: o.Config.Algorithm(), ImportedKeys: o.Config.ImportedKeys,
-	})
-	if err != nil {
+	if err := s.openTelemetry(o.Version); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
+	s.rehearsal = rehearsal.New(rehearsal.Options{
+		Policies: o.Config.Policies, Stricter: o.Config.StricterPolicies(), Limits: o.Config.RehearsalLimits(), Real: o.Config.Limits(), Node: o.Config.NodeName(),
+	})
+	s.authority, err = afterlogin.New(afterlogin.Config{
+		Limits: o.Config.Limits(), Unlimited: []uint32{entrance.Tenant}, Rehearsal: s.rehearsal.Config(),
+		Store: d.store, Keys: d.keys, Policies: o.Config.Policies, CacheSize: size, Logger: o.Logger, Observe: s.observe(logEvents(o.Logger)),
+		Issuer: o.Config.IssuerURL(), Algorithm: o.Config.Algorithm(), ImportedKeys: o.Config.ImportedKeys,
+		KeepEnded: time.Duration(o.Config.KeepEnded),
+	})
+	if err != nil {
+		return nil, errors.Join(err, d.close(), s.telemetry.Close())
+	}
+	if err := s.openDesk(o); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	ctx = afterlogin.WithActor(ctx, "server")
 	if s.AdminKey, err = d.adminKey(ctx, s.authority, o); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -118,9 +151,17 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 	if err := s.openSignIn(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	s.api = api.New(s.authority, api.Options{Logger: o.Logger, Keys: d.keys, Algorithm: o.Config.Algorithm(), Users: s.users, Backup: s.backup, ClientAddr: s.clientAddr()})
+	if err := s.openPlaces(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	if err := s.openAccount(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	if err := s.openAPI(o); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	s.metrics = s.openMetrics()
-	s.handler = s.handle(s.withPages(s.withOAuth(s.api)))
+	s.handler = s.handle(s.desk.Load().WithConsole(consolePath, s.withPages(s.withOAuth(s.api))))
 	return s, nil
 }
 
@@ -132,7 +173,12 @@ func (s *Server) Close() error {
 	if s.upstream != nil {
 		s.upstream.Close()
 	}
-	return errors.Join(s.authority.Close(), s.data.close())
+	var err error
+	if d := s.desk.Load(); d != nil {
+		err = d.Close()
+	}
+	s.places.Close()
+	return errors.Join(err, s.authority.Close(), s.data.close(), s.telemetry.Close())
 }
 
 // Listen opens the address of the configuration. Whoever connects waits until Run begins.
@@ -178,7 +224,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	case <-ctx.Done():
 	}
 	s.draining.Store(true)
-	s.api.EndStreams() // whoever follows the events goes on elsewhere
+	s.desk.Load().EndStreams() // whoever follows the events goes on elsewhere
 	all.drain()
 	s.log.Info("stopping", "drain", s.config.Drain.String())
 	time.Sleep(time.Duration(s.config.Drain))

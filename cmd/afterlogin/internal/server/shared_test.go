@@ -9,14 +9,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/afterlogin/afterlogin"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/config"
@@ -400,29 +396,6 @@ func TestMetrics(t *testing.T) {
 	defer alone.Close()
 	if _, body := ask(alone, "GET", "/metrics", "", ""); strings.Contains(body, "feed") || !strings.Contains(body, "afterlogin_cache_hits_total") {
 		t.Errorf("of an embedded store:\n%s", body)
-	}
-}
-
-// The table in docs/server.md has every metric, and nothing else.
-func TestMetricsAreDocumented(t *testing.T) {
-	page, err := os.ReadFile(filepath.Join("..", "..", "..", "..", "docs", "server.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var documented, there []string
-	for _, m := range regexp.MustCompile("(?m)^\\| `(afterlogin_[a-z_]+)` \\|").FindAllSubmatch(page, -1) {
-		documented = append(documented, string(m[1]))
-	}
-	descs := make(chan *prometheus.Desc, 100)
-	metrics{feed: func() store.Feed { return store.Feed{} }}.Describe(descs)
-	close(descs)
-	for d := range descs {
-		there = append(there, regexp.MustCompile(`fqName: "([^"]+)"`).FindStringSubmatch(d.String())[1])
-	}
-	slices.Sort(documented)
-	slices.Sort(there)
-	if !slices.Equal(documented, there) {
-		t.Errorf("documented are %v, and there are %v", documented, there)
 	}
 }
 

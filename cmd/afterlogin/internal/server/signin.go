@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/afterlogin/afterlogin"
+	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/account"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/api"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/login"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/upstream"
@@ -37,7 +38,7 @@ func (s *Server) openSignIn() (err error) {
 	}
 	o := login.Options{
 		Authority: s.authority, Users: s.users, Site: s.site, Returns: s.returns(), Home: s.authority.Issuer(), HandOver: s.applications(),
-		PasswordACR: s.config.PasswordACR, NoRemember: !s.config.Remember, Logger: s.log,
+		PasswordACR: s.config.PasswordACR, NoRemember: !s.config.Remember, Account: s.config.Account, Logger: s.log,
 	}
 	providers, err := s.config.SignInProviders()
 	if err != nil {
@@ -85,7 +86,7 @@ func (s *Server) openHome() error {
 		return nil
 	}
 	o := httpauth.Options{
-		Origin: issuer, PlainLoopback: strings.HasPrefix(issuer, "http:"), SignInURL: "/login", HandOverTo: s.applications(), Refuse: login.Refuse, Logger: s.log,
+		Origin: issuer, PlainLoopback: strings.HasPrefix(issuer, "http:"), SignInURL: "/login", HandOverTo: s.applications(), Refuse: refuse, Logger: s.log,
 		ClientAddr: s.clientAddr(),
 	}
 	auth, err := httpauth.New(s.authority, o)
@@ -191,7 +192,7 @@ func (s *Server) ofApplication(r *http.Request) bool {
 // withPages answers the same pages on the server's own host.
 func (s *Server) withPages(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if path := r.URL.Path; s.home != nil && (slices.Contains(login.Paths(), path) || strings.HasPrefix(path, oidcPath)) {
+		if path := r.URL.Path; s.home != nil && (slices.Contains(login.Paths(), path) || strings.HasPrefix(path, oidcPath) || s.account != nil && account.Handles(path)) {
 			s.page(w, r, path)
 			return
 		}
@@ -202,6 +203,10 @@ func (s *Server) withPages(next http.Handler) http.Handler {
 func (s *Server) page(w http.ResponseWriter, r *http.Request, path string) {
 	if strings.HasPrefix(path, oidcPath) {
 		s.upstream.ServeHTTP(w, r)
+		return
+	}
+	if s.account != nil && account.Handles(path) {
+		s.account.ServeHTTP(w, r)
 		return
 	}
 	s.login.ServeHTTP(w, r)
