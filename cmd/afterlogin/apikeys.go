@@ -3,7 +3,6 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -288,20 +287,7 @@ func (p *program) apiKeysRevokeCommand() *cobra.Command {
 		if len(args) == 0 {
 			return usage("name ids, key_…", "nothing to revoke")
 		}
-		var bad []error
-		for _, id := range args {
-			bad = append(bad, notAToken(id))
-		}
-		if err := errors.Join(bad...); err != nil {
-			return err
-		}
-		for _, id := range args {
-			if err := r.call(cmd.Context(), http.MethodDelete, "/v1/api-keys/"+segment(id), nil, nil, nil); err != nil {
-				return err
-			}
-			fmt.Fprintln(p.Out, "ended", id)
-		}
-		return nil
+		return r.endEach(cmd.Context(), args, "/v1/api-keys/", nil, "ended")
 	}
 	return c
 }

@@ -242,3 +242,24 @@ func printable(s string) string {
 		return r
 	}, s)
 }
+
+// endEach deletes what the ids name below the path, one after the other, and says what became of each. It begins with none
+// if one of them looks like a token.
+func (r *remote) endEach(ctx context.Context, ids []string, path string, query url.Values, done string) error {
+	var bad []error
+	for _, id := range ids {
+		bad = append(bad, notAToken(id))
+	}
+	if err := errors.Join(bad...); err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := r.call(ctx, http.MethodDelete, path+segment(id), query, nil, nil); err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintln(r.p.Out, done, printable(id)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -33,7 +33,12 @@ func TestCommandsPage(t *testing.T) {
 			use = strings.ReplaceAll(strings.TrimSuffix(use, " [flags]"), "|", "\\|")
 			fmt.Fprintf(&b, "| `%s` | %s |\n", use, c.Short)
 		}
+		names := map[string]bool{}
 		for _, sub := range c.Commands() {
+			if names[sub.Name()] {
+				t.Errorf("%s is there twice", sub.CommandPath())
+			}
+			names[sub.Name()] = true
 			walk(sub)
 		}
 	}

@@ -102,20 +102,7 @@ func (p *program) consoleCancelCommand() *cobra.Command {
 	}
 	r := p.remoteFlags(c)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		for _, id := range args {
-			if err := notAToken(id); err != nil {
-				return err
-			}
-		}
-		for _, id := range args {
-			if err := r.call(cmd.Context(), http.MethodDelete, "/v1/console/links/"+segment(id), nil, nil, nil); err != nil {
-				return err
-			}
-			if _, err := fmt.Fprintln(p.Out, "cancelled", printable(id)); err != nil {
-				return err
-			}
-		}
-		return nil
+		return r.endEach(cmd.Context(), args, "/v1/console/links/", nil, "cancelled")
 	}
 	return c
 }
@@ -169,20 +156,7 @@ func (p *program) consoleRevokeCommand() *cobra.Command {
 	}
 	r := p.remoteFlags(c)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		for _, id := range args {
-			if err := notAToken(id); err != nil {
-				return err
-			}
-		}
-		for _, id := range args {
-			if err := r.call(cmd.Context(), http.MethodDelete, "/v1/sessions/"+segment(id), url.Values{"wait": {"true"}}, nil, nil); err != nil {
-				return err
-			}
-			if _, err := fmt.Fprintln(p.Out, "ended", printable(id)); err != nil {
-				return err
-			}
-		}
-		return nil
+		return r.endEach(cmd.Context(), args, "/v1/sessions/", url.Values{"wait": {"true"}}, "ended")
 	}
 	return c
 }

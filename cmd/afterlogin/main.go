@@ -150,7 +150,7 @@ func (p *program) root() *cobra.Command {
 	root.SetOut(p.Out)
 	root.SetErr(p.Err)
 	asGroup(root)
-	root.AddCommand(p.serveCommand(), p.overviewCommand(), p.rehearsalCommand(), p.searchCommand(), p.sessionsCommand(), p.revocationsCommand(), p.tokenCommand(), p.apiKeysCommand(), p.clientsCommand(), p.usersCommand(), p.eventsCommand(), p.auditCommand(), p.eventsCommand(), p.auditCommand(), p.webhooksCommand(), p.keysCommand(), p.consoleCommand(), p.storeCommand(), p.configCommand(), p.doctorCommand(), p.gradeCommand(), p.snippetCommand(), p.versionCommand(), newDemoCommand(p.streams))
+	root.AddCommand(p.serveCommand(), p.overviewCommand(), p.rehearsalCommand(), p.searchCommand(), p.sessionsCommand(), p.revocationsCommand(), p.tokenCommand(), p.apiKeysCommand(), p.clientsCommand(), p.usersCommand(), p.eventsCommand(), p.auditCommand(), p.webhooksCommand(), p.keysCommand(), p.consoleCommand(), p.storeCommand(), p.configCommand(), p.doctorCommand(), p.gradeCommand(), p.snippetCommand(), p.versionCommand(), newDemoCommand(p.streams))
 	root.AddCommand(topics()...)
 	return root
 }
