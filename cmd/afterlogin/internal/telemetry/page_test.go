@@ -251,7 +251,7 @@ func TestDeployNames(t *testing.T) {
 func TestPromtool(t *testing.T) {
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
-		t.Skip("there is no promtool: scripts/test.sh installs it")
+		t.Fatal("there is no promtool: run scripts/test.sh, which installs it (apt-get install prometheus)")
 	}
 	run := func(dir string, args ...string) {
 		t.Helper()

@@ -198,9 +198,6 @@ func TestHostileReceivers(t *testing.T) {
 
 // Ten thousand events wait in the store, not in memory, and all of them come, in order, once.
 func TestTenThousandWait(t *testing.T) {
-	if testing.Short() {
-		t.Skip()
-	}
 	f := newFixture(t, memstore.New())
 	r := newReceiver(t)
 	var down atomic.Bool
