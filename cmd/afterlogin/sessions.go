@@ -259,7 +259,7 @@ func notAToken(arg string) error {
 }
 
 func (p *program) sessionsRevokeCommand() *cobra.Command {
-	var subject, but, search, undo string
+	var subject, but, search, undo, reason string
 	var everything, derived, yes, wait bool
 	c := &cobra.Command{
 		Use: "revoke (<id>... | --subject <name> | --query <query>)", Short: "End sessions",
@@ -276,12 +276,14 @@ func (p *program) sessionsRevokeCommand() *cobra.Command {
 	c.Flags().BoolVar(&everything, "everything", false, "API keys, too")
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	c.Flags().BoolVar(&derived, "derived", false, "also everything that came from the session, API keys, too")
+	c.Flags().StringVar(&reason, "reason", "", "what the person is told: administrator (if you do not say), signed_out, signed_out_all, password_changed or reported")
 	c.Flags().BoolVar(&wait, "wait", false, "until no server can accept them any more")
 	c.Flags().StringVar(&search, "query", "", "everything that this means: client=mobile last_seen<90d")
 	c.Flags().StringVar(&undo, "undo", "", "with --query: for how long it can be undone; 10m if you do not say, 0 for none, at most 24h")
 	c.MarkFlagsMutuallyExclusive("query", "subject")
 	c.MarkFlagsMutuallyExclusive("query", "derived")
 	c.MarkFlagsMutuallyExclusive("query", "wait")
+	c.MarkFlagsMutuallyExclusive("query", "reason")
 	c.MarkFlagsMutuallyExclusive("others-than", "everything")
 	c.MarkFlagsMutuallyExclusive("subject", "derived")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
@@ -299,7 +301,7 @@ func (p *program) sessionsRevokeCommand() *cobra.Command {
 		case subject == "" && (but != "" || everything):
 			return usage("add --subject", "--others-than and --everything are about a subject")
 		case subject != "":
-			return p.revokeSubject(cmd.Context(), r, subject, but, everything, yes, wait)
+			return p.revokeSubject(cmd.Context(), r, subject, but, reason, everything, yes, wait)
 		}
 		for _, id := range args {
 			if err := notAToken(id); err != nil {
@@ -307,7 +309,7 @@ func (p *program) sessionsRevokeCommand() *cobra.Command {
 			}
 		}
 		for i, id := range args {
-			q := url.Values{}
+			q := because(reason)
 			if derived {
 				q.Set("derived", "true")
 			}
@@ -324,11 +326,20 @@ func (p *program) sessionsRevokeCommand() *cobra.Command {
 	return c
 }
 
-func (p *program) revokeSubject(ctx context.Context, r *remote, subject, but string, everything, yes, wait bool) error {
+// because is the query of a call that ends something, with the reason if one is given.
+func because(reason string) url.Values {
+	q := url.Values{}
+	if reason != "" {
+		q.Set("reason", reason)
+	}
+	return q
+}
+
+func (p *program) revokeSubject(ctx context.Context, r *remote, subject, but, reason string, everything, yes, wait bool) error {
 	path := "/v1/subjects/" + segment(subject) + "/sessions"
 	what := "sessions"
 	count := url.Values{"limit": {"1000"}, "kind": {"session"}}
-	q := url.Values{}
+	q := because(reason)
 	if wait {
 		q.Set("wait", "true")
 	}

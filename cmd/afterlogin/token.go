@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/afterlogin/afterlogin"
 	"github.com/afterlogin/afterlogin/cmd/afterlogin/internal/api"
 )
 
@@ -31,6 +32,9 @@ func (p *program) tokenExplainCommand() *cobra.Command {
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.MarkFlagFilename("token-file")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 1 && afterlogin.SessionID(args[0]).Whole() {
+			return usage("for a handle: afterlogin sessions explain "+args[0], "a token is not given as an argument, and this is a handle")
+		}
 		if len(args) > 0 {
 			return usage("other users of this machine can see arguments, and the shell keeps them: take the token for lost, and give others on standard input, as in: afterlogin token explain < token.txt",
 				"a token is not given as an argument")
