@@ -11,50 +11,20 @@
 
 import assert from 'node:assert/strict';
 import path from 'node:path';
-import axe from 'axe-core';
-import { launch, need, soonest, step, watch } from './browser.mjs';
+import { need, soonest, step } from './browser.mjs';
+import { all, base, check as examine, close, control, enter, shots, sideways, text } from './console-door.mjs';
 
-const base = need('CONSOLE_URL');
-const control = need('CONTROL_URL');
 const hook = need('WEBHOOK');
 const dead = need('DEAD');
 const guests = Number(need('GUESTS'));
-const shots = need('SHOTS');
-const all = Boolean(process.env.ALL_SHOTS);
-const { browser, close } = await launch();
-
-const text = async (url) => {
-	const r = await fetch(url);
-	assert.equal(r.status, 200, `${url}: ${r.status}`);
-	return r.text();
-};
-
-/** enter opens a link in a new context and goes through the door. */
-async function enter(role, name, options) {
-	const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
-	const troubles = [];
-	if (options?.javaScriptEnabled !== false) {
-		await watch(context, troubles);
-	}
-	const page = await context.newPage();
-	await page.goto(await text(`${control}/link?role=${role}&name=${name}`));
-	await page.getByRole('button', { name: 'Continue' }).click();
-	await page.waitForURL(`${base}/`);
-	return { context, page, troubles };
-}
 
 /** check runs axe on the page, and looks whether it is wider than the window, wide and narrow. */
 async function check(page, where) {
-	await page.evaluate(axe.source);
-	const { violations } = await page.evaluate(() => globalThis.axe.run(document, {
-		runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'],
-	}));
-	assert.deepEqual(violations.map((v) => `${v.id}: ${v.nodes.map((n) => `${n.html.slice(0, 160)} ${n.failureSummary}`).join('\n   ')}`), [], where);
+	await examine(page, where);
 	const size = page.viewportSize();
 	for (const width of [390, size.width]) {
 		await page.setViewportSize({ width, height: size.height });
-		const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-		assert.ok(over <= 0, `${where} is ${over} px wider than the window of ${width} px`);
+		await sideways(page, where);
 	}
 }
 
