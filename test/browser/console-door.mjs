@@ -34,6 +34,7 @@ export async function enter(role, name, options) {
 
 /** check runs axe on the page. */
 export async function check(page, where) {
+	await page.waitForLoadState(); // with its style
 	await page.evaluate(axe.source);
 	const { violations } = await page.evaluate(() => globalThis.axe.run(document, {
 		runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'],

@@ -54,6 +54,7 @@ async function signIn(p, user = 'mia', password = 'demo') {
 
 /** accessible fails on what axe finds on the page, in both colour schemes. */
 async function accessible(p = page) {
+	await p.waitForLoadState(); // with its style
 	for (const colorScheme of ['dark', 'light']) {
 		await p.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
 		const found = await p.evaluate(`${axe}; axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa', 'best-practice'] })`);

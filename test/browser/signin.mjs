@@ -34,6 +34,7 @@ async function person(options = {}) {
 
 /** accessible fails on what axe finds on the page, and takes a picture, in both colour schemes. */
 async function accessible(page, what) {
+	await page.waitForLoadState(); // with its style
 	for (const colorScheme of ['dark', 'light']) {
 		await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
 		const found = await page.evaluate(`${axe}; axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa', 'best-practice'] })`);
